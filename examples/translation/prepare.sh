@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# From parallel text to fairseq's binary data: joint SentencePiece BPE, one dictionary for both sides.
+#   prepare.sh SRC TGT TRAIN VALID TEST DESTDIR [VOCAB=8000]
+# TRAIN, VALID and TEST are prefixes: TRAIN.SRC and TRAIN.TGT hold one sentence a line.
+set -euo pipefail
+[ $# -ge 6 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
+here=$(cd "$(dirname "$0")" && pwd)
+
+for split in "$train" "$valid" "$test"; do
+  for lang in "$src" "$tgt"; do
+    [ -s "$split.$lang" ] || { echo "prepare.sh: $split.$lang is missing or empty" >&2; exit 1; }
+  done
+  n=$(wc -l < "$split.$src") m=$(wc -l < "$split.$tgt")
+  [ "$n" -eq "$m" ] || { echo "prepare.sh: $split.$src has $n lines, $split.$tgt has $m" >&2; exit 1; }
+done
+
+mkdir -p "$dest/bpe"
+model=$dest/bpe/spm.model
+[ -s "$model" ] || { echo "learning $vocab joint BPE pieces"; python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"; }
+for lang in "$src" "$tgt"; do
+  for split in train valid test; do
+    python "$here/spm.py" encode "$model" "${!split}.$lang" "$dest/bpe/$split.$lang"
+  done
+done
+cp "$test.$tgt" "$dest/bpe/reference.$tgt"
+fairseq-preprocess --source-lang "$src" --target-lang "$tgt" --joined-dictionary --workers 2 \
+  --trainpref "$dest/bpe/train" --validpref "$dest/bpe/valid" --testpref "$dest/bpe/test" --destdir "$dest" \
+  > "$dest/preprocess.log" 2>&1 || { tail -n 5 "$dest/preprocess.log" >&2; exit 1; }
+echo "data in $dest"

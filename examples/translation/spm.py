@@ -1,0 +1,37 @@
+"""Train a SentencePiece model, or encode lines with one: `spm.py train MODEL VOCAB FILE...`, `spm.py encode MODEL IN OUT`."""
+
+import os
+import sys
+
+import sentencepiece
+
+
+def train(model: str, vocabulary: int, files: list) -> None:
+    """Train a BPE model of `vocabulary` pieces on the lines of all files and write it to `model`."""
+    prefix = model + ".tmp"
+    sentencepiece.SentencePieceTrainer.train(
+        input=files, model_prefix=prefix, vocab_size=vocabulary, model_type="bpe", character_coverage=1.0, minloglevel=1
+    )
+    os.remove(prefix + ".vocab")
+    os.replace(prefix + ".model", model)
+
+
+def encode(model: str, source: str, target: str) -> None:
+    """Write the pieces of each line of `source`, separated by spaces, to `target`."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=model)
+    with open(source, encoding="utf-8") as lines, open(target + ".tmp", "w", encoding="utf-8") as out:
+        for line in lines:
+            out.write(" ".join(processor.encode(line.strip(), out_type=str)) + "\n")
+    os.replace(target + ".tmp", target)
+
+
+def main() -> None:
+    command, model, *rest = sys.argv[1:]
+    if command == "train":
+        train(model, int(rest[0]), rest[1:])
+    else:
+        encode(model, *rest)
+
+
+if __name__ == "__main__":
+    main()

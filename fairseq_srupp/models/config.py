@@ -1,0 +1,106 @@
+"""Options that language model and encoder-decoder share; the names are the command line's with underscores."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+from ..compat.errors import UserError, user_errors
+from ..modules import SRUppStack, attention_layer_indices
+from ..modules.transform import ATTENTION_NORMS
+
+
+@dataclass
+class SRUppConfig(FairseqDataclass):
+    """Stack, embedding and dropout of an SRU++ model."""
+
+    hidden_size: int = field(default=1024, metadata={"help": "d: size of each layer's input, output and state"})
+    attention_dim: int = field(default=256, metadata={"help": "d': size of query, key and value"})
+    attention_heads: int = field(default=1, metadata={"help": "attention heads; must divide --attention-dim"})
+    attention_every_n_layers: int = field(default=1, metadata={"help": "k: layers k, 2k, 3k, ... attend"})
+    attention_layers: Optional[str] = field(
+        default=None, metadata={"help": "the layers that attend, 1-based, e.g. 6,7,8,9,10; instead of every k-th"}
+    )
+    no_attention: bool = field(default=False, metadata={"help": "no layer attends"})
+    no_projection: bool = field(default=False, metadata={"help": "plain SRU, U = X W (figure 2 a); no layer attends"})
+    attention_norm: ChoiceEnum(ATTENTION_NORMS) = field(
+        default="post", metadata={"help": "layer norm after the attention's residual, before attention, or none"}
+    )
+    independent_query: bool = field(
+        default=False, metadata={"help": "a third d' by d' matrix: query, key and value over X' = X W"}
+    )
+    embed_dim: Optional[int] = field(default=None, metadata={"help": "size of the embeddings (default: --hidden-size)"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout within layers and of the stack's output"})
+    attention_dropout: Optional[float] = field(
+        default=None, metadata={"help": "dropout of attention probabilities (default: --dropout)"}
+    )
+    embed_dropout: Optional[float] = field(
+        default=None, metadata={"help": "dropout of the embeddings (default: --dropout)"}
+    )
+    share_decoder_input_output_embed: bool = field(
+        default=False, metadata={"help": "the (decoder's) output layer uses its input embeddings"}
+    )
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "compute activations again in the backward pass, to save memory"}
+    )
+
+
+def embed_dim(cfg: SRUppConfig) -> int:
+    return cfg.hidden_size if cfg.embed_dim is None else cfg.embed_dim
+
+
+def embed_dropout(cfg: SRUppConfig) -> float:
+    return cfg.dropout if cfg.embed_dropout is None else cfg.embed_dropout
+
+
+def _attention_layers(cfg: SRUppConfig, layers: int) -> List[int]:
+    if cfg.no_attention or cfg.no_projection:
+        return []
+    if cfg.attention_layers is None:
+        return attention_layer_indices(layers, cfg.attention_every_n_layers)
+    try:
+        explicit = [int(i) for i in str(cfg.attention_layers).split(",")]
+    except ValueError:
+        raise ValueError(f"--attention-layers {cfg.attention_layers}: expected layer numbers such as 6,7,8") from None
+    return attention_layer_indices(layers, explicit=explicit)
+
+
+def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
+    """A stack of `layers` layers as the options say; kwargs as of SRUppStack.
+
+    Raises:
+        UserError: options that do not fit together.
+    """
+    _check(cfg, layers)
+    with user_errors(ValueError):
+        return SRUppStack(
+            cfg.hidden_size,
+            cfg.attention_dim,
+            layers,
+            attention_layers=_attention_layers(cfg, layers),
+            heads=cfg.attention_heads,
+            dropout=cfg.dropout,
+            attention_dropout=cfg.dropout if cfg.attention_dropout is None else cfg.attention_dropout,
+            attention_norm=str(cfg.attention_norm),
+            independent_query=cfg.independent_query,
+            projection=not cfg.no_projection,
+            checkpoint_activations=cfg.checkpoint_activations,
+            **kwargs,
+        )
+
+
+def _check(cfg: SRUppConfig, layers: int) -> None:
+    sizes: Dict[str, Optional[int]] = {
+        "--hidden-size": cfg.hidden_size,
+        "--attention-dim": cfg.attention_dim,
+        "--attention-heads": cfg.attention_heads,
+        "--embed-dim": cfg.embed_dim,
+        "number of layers": layers,
+    }
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise UserError(f"{name} must be at least 1, not {size}")
+    for name in ("dropout", "attention_dropout", "embed_dropout"):
+        p = getattr(cfg, name)
+        if p is not None and not 0 <= p < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {p}")

@@ -1,0 +1,110 @@
+"""SRU++ language models: embedding, stack, output (section 4), with memory carried across segments of a stream."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Tuple
+
+from fairseq.data import Dictionary
+from fairseq.models import FairseqLanguageModel, register_model
+from omegaconf import II
+from torch import Tensor
+
+from ..compat.errors import UserError
+from .config import SRUppConfig
+from .decoder import StackDecoder, padding_mask
+from .stream_states import SegmentKey, StreamStates
+
+
+@dataclass
+class SRUppLanguageModelConfig(SRUppConfig):
+    """Options of --arch srupp_lm."""
+
+    layers: int = field(default=10, metadata={"help": "number of layers"})
+    mem_len: int = field(
+        default=II("task.tokens_per_sample"),
+        metadata={
+            "help": "M: how many positions before the segment training sees, and in evaluation each position before "
+            "itself (default: the training --tokens-per-sample; 0: no memory at all, in evaluation a position then "
+            "attends to itself alone)"
+        },
+    )
+
+
+class SRUppLanguageModelDecoder(StackDecoder):
+    """The stack of a language model and the streams it reads.
+
+    Args:
+        cfg: options.
+        dictionary: of input and output.
+    """
+
+    def __init__(self, cfg: SRUppLanguageModelConfig, dictionary: Dictionary):
+        if cfg.mem_len < 0:
+            raise UserError(f"--mem-len must be at least 0, not {cfg.mem_len}")
+        super().__init__(cfg, dictionary, cfg.layers)
+        self.mem_len = cfg.mem_len
+        self.stream_states = StreamStates()
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: Any = None,
+        incremental_state: Optional[Dict] = None,
+        src_lengths: Optional[Tensor] = None,
+        stream: Optional[SegmentKey] = None,
+        features_only: bool = False,
+    ) -> Tuple[Tensor, Dict]:
+        """Scores of the next token at each position.
+
+        Args:
+            prev_output_tokens: (B, L).
+            encoder_out, src_lengths: not used; fairseq passes them.
+            incremental_state: for step-by-step decoding: only the tokens not yet seen are run, so the output has
+                their positions alone.
+            stream: (split, epoch, segment): these tokens continue the segment before in the same split and epoch.
+                Without it the model sees these tokens alone, each position all before it.
+            features_only: return the stack's output instead of scores.
+
+        Returns:
+            Scores (B, L, V), or features (B, L, d), and a dict of extras.
+        """
+        if incremental_state is not None:
+            seen, state = self.decoding_state(incremental_state)
+            x = self.embed(prev_output_tokens[:, seen:])
+            features, state = self.stack.forward_cached(x, state, window=self.mem_len)
+            self.set_decoding_state(incremental_state, prev_output_tokens.size(1), state)
+        else:
+            x, padding = self.embed(prev_output_tokens), padding_mask(prev_output_tokens, self.padding_idx)
+            features = self._segment(x, padding, stream) if stream else self.stack(x, padding_mask=padding)
+        return self.scores(features, features_only)
+
+    def _segment(self, x: Tensor, padding: Optional[Tensor], stream: SegmentKey) -> Tensor:
+        split, epoch, segment = stream
+        state = self.stream_states.entry((split, epoch, segment), training=self.training)
+        if self.training:
+            features, state = self.stack.forward_segment(x, state, mem_len=self.mem_len, padding_mask=padding)
+        else:
+            features, state = self.stack.forward_cached(x, state, window=self.mem_len, padding_mask=padding)
+        self.stream_states.keep((split, epoch, segment + 1), state)
+        return features
+
+
+@register_model("srupp_lm", dataclass=SRUppLanguageModelConfig)
+class SRUppLanguageModel(FairseqLanguageModel):
+    """SRU++ language model (--arch srupp_lm)."""
+
+    @classmethod
+    def build_model(cls, cfg: SRUppLanguageModelConfig, task) -> "SRUppLanguageModel":
+        return cls(SRUppLanguageModelDecoder(cfg, task.target_dictionary))
+
+    @property
+    def stream_states(self) -> StreamStates:
+        """The states of the streams that this model has read."""
+        return self.decoder.stream_states
+
+    def set_num_updates(self, num_updates: int) -> None:
+        super().set_num_updates(num_updates)
+        self.stream_states.set_num_updates(num_updates)
+
+    def max_memory(self) -> int:
+        """M: how many positions before a segment training sees."""
+        return self.decoder.mem_len

@@ -1,0 +1,154 @@
+"""SRU++ encoder-decoder: each decoder layer attends over concatenated source and target states (appendix B)."""
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Tuple
+
+import torch.nn.functional as F
+from fairseq.data import Dictionary
+from fairseq.models import (
+    FairseqEncoder,
+    FairseqEncoderDecoderModel,
+    register_model,
+    register_model_architecture,
+)
+from torch import Tensor, nn
+
+from ..compat.errors import UserError
+from .config import SRUppConfig, build_stack, embed_dim, embed_dropout
+from .decoder import StackDecoder, padding_mask
+from .embedding import build_embedding
+
+EncoderOut = Dict[str, List[Tensor]]
+
+
+@dataclass
+class SRUppTransformerConfig(SRUppConfig):
+    """Options of --arch srupp_transformer."""
+
+    encoder_layers: int = field(default=6, metadata={"help": "number of encoder layers"})
+    decoder_layers: int = field(default=6, metadata={"help": "number of decoder layers"})
+    encoder_unidirectional: bool = field(
+        default=False, metadata={"help": "the encoder's recurrence runs forward only (default: half of d each way)"}
+    )
+    share_all_embeddings: bool = field(
+        default=False, metadata={"help": "one embedding for source, target and output; needs a joined dictionary"}
+    )
+
+
+class SRUppEncoder(FairseqEncoder):
+    """Embedding and a stack that attends in full.
+
+    Args:
+        cfg: options.
+        dictionary: of the source.
+    """
+
+    def __init__(self, cfg: SRUppTransformerConfig, dictionary: Dictionary):
+        super().__init__(dictionary)
+        self.padding_idx = dictionary.pad()
+        self.embed_tokens = build_embedding(len(dictionary), embed_dim(cfg), self.padding_idx)
+        self.stack = build_stack(
+            cfg,
+            cfg.encoder_layers,
+            input_size=embed_dim(cfg),
+            causal=False,
+            bidirectional=not cfg.encoder_unidirectional,
+        )
+        self.embed_dropout = embed_dropout(cfg)
+        self.output_dropout = cfg.dropout
+
+    def forward(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None, **kwargs) -> EncoderOut:
+        """Encode a batch.
+
+        Args:
+            src_tokens: (B, S), padded on either side.
+            src_lengths: not used; fairseq passes it.
+
+        Returns:
+            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding] or [] without padding.
+        """
+        padding = padding_mask(src_tokens, self.padding_idx)
+        x = F.dropout(self.embed_tokens(src_tokens.t()), self.embed_dropout, self.training)
+        x = F.dropout(self.stack(x, padding_mask=padding), self.output_dropout, self.training)
+        return {"encoder_out": [x], "encoder_padding_mask": [] if padding is None else [padding.t()]}
+
+    def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
+        """The rows `new_order` (B',) of an encoded batch."""
+        return {
+            "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
+            "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
+        }
+
+
+class SRUppTransformerDecoder(StackDecoder):
+    """The stack whose layers attend over source and target states; its recurrence runs over the target alone."""
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: EncoderOut,
+        incremental_state: Optional[Dict] = None,
+        features_only: bool = False,
+        **kwargs,
+    ) -> Tuple[Tensor, Dict]:
+        """Scores of the next target token at each position.
+
+        Args:
+            prev_output_tokens: (B, L).
+            encoder_out: what the encoder returned for the B sentences.
+            incremental_state: for step-by-step decoding: only the tokens not yet seen are run, so the output has
+                their positions alone; the source's keys and values are computed at the first step.
+            features_only: return the stack's output instead of scores.
+
+        Returns:
+            Scores (B, L, V), or features (B, L, d), and a dict of extras.
+        """
+        source = encoder_out["encoder_out"][0]
+        source_padding = encoder_out["encoder_padding_mask"][0].t() if encoder_out["encoder_padding_mask"] else None
+        if incremental_state is not None:
+            seen, state = self.decoding_state(incremental_state)
+            features, state = self.stack.forward_cached(
+                self.embed(prev_output_tokens[:, seen:]),
+                self.stack.source_state(source) if state is None else state,
+                source_padding_mask=source_padding,
+            )
+            self.set_decoding_state(incremental_state, prev_output_tokens.size(1), state)
+        else:
+            features = self.stack(
+                self.embed(prev_output_tokens),
+                padding_mask=padding_mask(prev_output_tokens, self.padding_idx),
+                source=source,
+                source_padding_mask=source_padding,
+            )
+        return self.scores(features, features_only)
+
+
+@register_model("srupp_transformer", dataclass=SRUppTransformerConfig)
+class SRUppTransformer(FairseqEncoderDecoderModel):
+    """SRU++ encoder-decoder (--arch srupp_transformer)."""
+
+    @classmethod
+    def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":
+        source, target = task.source_dictionary, task.target_dictionary
+        if cfg.share_all_embeddings:
+            if source != target:
+                raise UserError("--share-all-embeddings needs one dictionary for both sides (--joined-dictionary)")
+            cfg.share_decoder_input_output_embed = True
+        encoder = SRUppEncoder(cfg, source)
+        shared: Optional[nn.Embedding] = encoder.embed_tokens if cfg.share_all_embeddings else None
+        return cls(encoder, SRUppTransformerDecoder(cfg, target, cfg.decoder_layers, shared))
+
+
+@register_model_architecture("srupp_transformer", "srupp_transformer_iwslt_de_en")
+def iwslt_de_en(args) -> None:
+    """IWSLT'14 De-En, table 8: 20.4M parameters; with --attention-every-n-layers 2, 19.6M."""
+    preset = {
+        "hidden_size": 1024,
+        "attention_dim": 256,
+        "embed_dim": 256,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "share_decoder_input_output_embed": True,
+    }
+    for name, value in preset.items():
+        setattr(args, name, getattr(args, name, value))

@@ -1,0 +1,114 @@
+"""One SRU++ layer: a transform of the input, then the elementwise recurrence."""
+
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import sru_recurrence
+from .masks import AttentionMask
+from .state import KeyValueCache
+from .transform import AttentionTransform, LinearTransform, ProjectedTransform
+
+
+class SRUppLayer(nn.Module):
+    """A layer of SRU++ (section 3), of SRU with projection (no attention) or of plain SRU (no projection).
+
+    Args:
+        hidden_size: d, of input and output.
+        attention_dim: d', of query, keys and values; without attention the size of the projection.
+        attention: whether the layer attends.
+        projection: False gives figure 2 (a), U = X W; implies no attention.
+        heads, attention_dropout, attention_norm, independent_query: see AttentionTransform.
+        dropout: of the normalised attention output.
+        highway_dropout: of c - x in the highway connection, one mask for all steps; 0 in a stack's last layer.
+        bidirectional: the second half of d runs backwards in time.
+
+    Raises:
+        ValueError: sizes that do not divide, or attention without projection.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        attention_dim: int,
+        *,
+        attention: bool = True,
+        projection: bool = True,
+        heads: int = 1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        highway_dropout: float = 0.0,
+        attention_norm: str = "post",
+        independent_query: bool = False,
+        bidirectional: bool = False,
+    ):
+        super().__init__()
+        if attention and not projection:
+            raise ValueError("attention needs the projection: a layer without projection cannot attend")
+        if bidirectional and hidden_size % 2:
+            raise ValueError(f"hidden_size ({hidden_size}) must be even for a bidirectional recurrence")
+        if attention:
+            self.transform = AttentionTransform(
+                hidden_size,
+                attention_dim,
+                heads=heads,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                attention_norm=attention_norm,
+                independent_query=independent_query,
+            )
+        elif projection:
+            self.transform = ProjectedTransform(
+                hidden_size, attention_dim, dropout=dropout, attention_norm=attention_norm
+            )
+        else:
+            self.transform = LinearTransform(hidden_size)
+        self.attention = attention
+        self.highway_dropout = highway_dropout
+        self.bidirectional = bidirectional
+        self.weight_c = nn.Parameter(torch.empty(2, hidden_size).uniform_(-1, 1))
+        self.bias = nn.Parameter(torch.zeros(2, hidden_size))
+        with torch.no_grad():
+            self.bias[1].fill_(-2.0)
+
+    def forward(
+        self,
+        x: Tensor,
+        c0: Optional[Tensor] = None,
+        *,
+        context: Optional[Tensor] = None,
+        cache: Optional[KeyValueCache] = None,
+        mask: Optional[AttentionMask] = None,
+        padding_mask: Optional[Tensor] = None,
+    ) -> Tuple[Tensor, Tensor, Optional[KeyValueCache]]:
+        """Run the layer over L positions.
+
+        Args:
+            x: (L, B, d).
+            c0: (B, d), the state before the first position; zeros if None.
+            context, cache, mask: what attention sees besides x; see AttentionTransform.forward.
+            padding_mask: bool (L, B), True at padding: the state passes, the output is 0.
+
+        Returns:
+            h (L, B, d), the state c (B, d) after the last position, the cache (None where none was given).
+        """
+        if self.attention:
+            u, cache = self.transform(x, context=context, cache=cache, mask=mask)
+        else:
+            u = self.transform(x)
+        highway_mask = None
+        if self.training and self.highway_dropout > 0:
+            keep = 1 - self.highway_dropout
+            highway_mask = u.new_empty(x.shape[1:]).bernoulli_(keep).div_(keep)
+        h, c = sru_recurrence(
+            u.unflatten(-1, (3, -1)),
+            x,
+            self.weight_c,
+            self.bias,
+            c0,
+            dropout_mask=highway_mask,
+            padding_mask=padding_mask,
+            bidirectional=self.bidirectional,
+        )
+        return h, c, cache

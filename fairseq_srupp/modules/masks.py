@@ -1,0 +1,68 @@
+"""Who sees whom: the mask of one attention call, shared by all layers of a stack."""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+
+class AttentionMask(NamedTuple):
+    """allowed: bool, (L, S + L) or (B, 1, L or 1, S + L), True where a query may look; None: causal, with S = 0."""
+
+    allowed: Optional[Tensor] = None
+
+
+def full_mask(padding_mask: Optional[Tensor]) -> Optional[AttentionMask]:
+    """Every position sees every unpadded position (encoder). padding_mask: bool (B, L), True at padding, or None."""
+    if padding_mask is None:
+        return None
+    # A row without any token may look everywhere: its zeros are finite, where an empty softmax would be NaN.
+    keep = ~padding_mask | padding_mask.all(1, keepdim=True)
+    return AttentionMask(keep[:, None, None, :])
+
+
+def causal_mask(
+    length: int,
+    past: int,
+    *,
+    window: Optional[int] = None,
+    padding_mask: Optional[Tensor] = None,
+    source_padding_mask: Optional[Tensor] = None,
+    source_length: int = 0,
+    device: Optional[torch.device] = None,
+) -> Optional[AttentionMask]:
+    """Positions see the whole source, and among the others the ones before them and themselves.
+
+    Args:
+        length: L, the queries.
+        past: S, the keys before the first query, the source included.
+        window: if given, a query sees at most this many positions before it (only without a source).
+        padding_mask: bool (B, L), True at padding among the L positions themselves.
+        source_padding_mask: bool (B, source_length), True at padding.
+        source_length: how many of the S keys are source positions.
+
+    Returns:
+        A mask over L queries and S + L keys; None where everything is seen.
+    """
+    keys = past + length
+    windowed = window is not None and window < keys - 1
+    if padding_mask is None and source_padding_mask is None and not windowed:
+        if length == 1:
+            return None
+        if past == 0:
+            return AttentionMask()
+    query = torch.arange(past, keys, device=device).unsqueeze(1)
+    key = torch.arange(keys, device=device)
+    allowed = key <= query
+    if windowed:
+        allowed &= key >= query - window
+    if padding_mask is None and source_padding_mask is None:
+        return AttentionMask(allowed)
+    batch = (padding_mask if padding_mask is not None else source_padding_mask).size(0)
+    padded = torch.zeros(batch, keys, dtype=torch.bool, device=device)
+    if source_padding_mask is not None:
+        padded[:, :source_length] = source_padding_mask
+    if padding_mask is not None:
+        padded[:, past:] = padding_mask
+    # A padded query keeps itself as a key, so that no softmax is empty; nothing reads its result.
+    return AttentionMask((allowed & ~padded[:, None, None, :]) | (key == query))

@@ -1,0 +1,233 @@
+"""A stack of SRU++ layers with its memory."""
+
+from typing import Iterable, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .layer import SRUppLayer
+from .masks import causal_mask, full_mask
+from .state import KeyValueCache, LayerState, StackState
+
+
+def attention_layer_indices(layers: int, every_n: int = 1, explicit: Optional[Iterable[int]] = None) -> List[int]:
+    """The 1-based layers that attend: the explicit list, or each multiple of every_n (section 5).
+
+    Raises:
+        ValueError: a layer that does not exist, or every_n below 1.
+    """
+    if explicit is not None:
+        chosen = sorted(set(explicit))
+        missing = [i for i in chosen if not 1 <= i <= layers]
+        if missing:
+            raise ValueError(f"attention layer {missing[0]} does not exist: there are layers 1 to {layers}")
+        return chosen
+    if not 1 <= every_n <= layers:
+        raise ValueError(f"attention every {every_n} layers: must be between 1 and the number of layers ({layers})")
+    return list(range(every_n, layers + 1, every_n))
+
+
+class SRUppStack(nn.Module):
+    """Layers of SRU++ on top of each other, all of input and output size d.
+
+    Args:
+        hidden_size: d.
+        attention_dim: d'.
+        layers: how many.
+        attention_layers: 1-based indices of the layers that attend; all if None, none if empty.
+        input_size: size of the input; where it is not d, a bias-free projection stands first.
+        causal: a position sees no later one; False: all see all (encoder).
+        dropout, heads, attention_dropout, attention_norm, independent_query, projection, bidirectional: of each
+            layer, see SRUppLayer. `dropout` is also the highway dropout, which the last layer does without.
+        checkpoint_activations: compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: sizes that do not divide, an attention layer that does not exist.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        attention_dim: int,
+        layers: int,
+        *,
+        attention_layers: Optional[Iterable[int]] = None,
+        input_size: Optional[int] = None,
+        causal: bool = True,
+        heads: int = 1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        attention_norm: str = "post",
+        independent_query: bool = False,
+        projection: bool = True,
+        bidirectional: bool = False,
+        checkpoint_activations: bool = False,
+    ):
+        super().__init__()
+        attending = attention_layer_indices(layers, explicit=attention_layers) if projection else []
+        self.causal = causal
+        self.checkpoint_activations = checkpoint_activations
+        self.input_proj = None
+        if input_size is not None and input_size != hidden_size:
+            self.input_proj = nn.Linear(input_size, hidden_size, bias=False)
+            nn.init.xavier_uniform_(self.input_proj.weight)
+        self.layers = nn.ModuleList(
+            SRUppLayer(
+                hidden_size,
+                attention_dim,
+                attention=i in attending,
+                projection=projection,
+                heads=heads,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                highway_dropout=dropout if i < layers else 0.0,
+                attention_norm=attention_norm,
+                independent_query=independent_query,
+                bidirectional=bidirectional,
+            )
+            for i in range(1, layers + 1)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        padding_mask: Optional[Tensor] = None,
+        source: Optional[Tensor] = None,
+        source_padding_mask: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Run the stack without any memory.
+
+        Args:
+            x: (L, B, input size).
+            padding_mask: bool (L, B), True at padding.
+            source: (S, B, d), states that every layer attends over besides its own input (appendix B).
+            source_padding_mask: bool (S, B), True at padding.
+
+        Returns:
+            h (L, B, d), 0 at padding.
+        """
+        x = self._input(x, padding_mask)
+        length = x.size(0)
+        if self.causal:
+            mask = causal_mask(
+                length,
+                0 if source is None else source.size(0),
+                padding_mask=_batch_first(padding_mask),
+                source_padding_mask=_batch_first(source_padding_mask),
+                source_length=0 if source is None else source.size(0),
+                device=x.device,
+            )
+        else:
+            mask = full_mask(_batch_first(padding_mask))
+        for layer in self.layers:
+            x, _, _ = self._run(layer, x, None, context=source, mask=mask, padding_mask=padding_mask)
+        return x
+
+    def forward_segment(
+        self,
+        x: Tensor,
+        state: Optional[StackState] = None,
+        *,
+        mem_len: int,
+        padding_mask: Optional[Tensor] = None,
+    ) -> Tuple[Tensor, StackState]:
+        """Run one training segment, with the inputs of the M positions before it as memory (section 4).
+
+        Every position sees the whole memory, and its own segment up to itself. Gradients reach the projections of
+        the memory, not the memory.
+
+        Args:
+            x: (L, B, input size).
+            state: what the previous segment returned; None: the text begins.
+            mem_len: M.
+            padding_mask: bool (L, B), True at padding, which may only stand at the end of a text.
+
+        Returns:
+            h (L, B, d), and the state after the segment, detached.
+        """
+        x = self._input(x, padding_mask)
+        state = self._checked(state)
+        mask = causal_mask(x.size(0), _memory_length(state), device=x.device)
+        ends = []
+        for layer, (c, memory) in zip(self.layers, state):
+            h, c, _ = self._run(layer, x, c, context=memory, mask=mask, padding_mask=padding_mask)
+            if layer.attention and mem_len > 0:
+                seen = x if memory is None else torch.cat((memory, x))
+                memory = seen[max(0, seen.size(0) - mem_len) :].detach()
+            ends.append(LayerState(c.detach(), memory))
+            x = h
+        return x, ends
+
+    def forward_cached(
+        self,
+        x: Tensor,
+        state: Optional[StackState] = None,
+        *,
+        window: Optional[int] = None,
+        padding_mask: Optional[Tensor] = None,
+        source_padding_mask: Optional[Tensor] = None,
+    ) -> Tuple[Tensor, StackState]:
+        """Run L further positions with the keys and values of all positions before kept: evaluation and decoding.
+
+        Args:
+            x: (L, B, input size).
+            state: what the previous call, or `source_state`, returned; None: the text begins.
+            window: how many positions before itself a position sees; None: all.
+            padding_mask: bool (L, B), True at padding, which may only stand at the end of a text.
+            source_padding_mask: bool (S, B), True at padding of the source that `source_state` was given.
+
+        Returns:
+            h (L, B, d), and the state after the last position.
+        """
+        x = self._input(x, padding_mask)
+        state = self._checked(state)
+        mask = causal_mask(
+            x.size(0),
+            _memory_length(state),
+            window=window,
+            source_padding_mask=_batch_first(source_padding_mask),
+            source_length=0 if source_padding_mask is None else source_padding_mask.size(0),
+            device=x.device,
+        )
+        ends = []
+        for layer, (c, memory) in zip(self.layers, state):
+            cache = None
+            if layer.attention:
+                cache = KeyValueCache() if memory is None else memory
+            x, c, cache = layer(x, c, cache=cache, mask=mask, padding_mask=padding_mask)
+            ends.append(LayerState(c, cache if cache is None else cache.last(window)))
+        return x, ends
+
+    def source_state(self, source: Tensor) -> StackState:
+        """The state with which decoding begins: keys and values of the source (S, B, d) in every attending layer."""
+        return [
+            LayerState(None, layer.transform.cache_context(source) if layer.attention else None)
+            for layer in self.layers
+        ]
+
+    def _input(self, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+        if self.input_proj is not None:
+            x = self.input_proj(x)
+        return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)
+
+    def _checked(self, state: Optional[StackState]) -> StackState:
+        if state is None:
+            return [LayerState()] * len(self.layers)
+        if len(state) != len(self.layers):
+            raise ValueError(f"state has {len(state)} layers, expected {len(self.layers)}")
+        return state
+
+    def _run(self, layer: SRUppLayer, x: Tensor, c0: Optional[Tensor], **kwargs):
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, x, c0, use_reentrant=False, **kwargs)
+        return layer(x, c0, **kwargs)
+
+
+def _batch_first(mask: Optional[Tensor]) -> Optional[Tensor]:
+    return None if mask is None else mask.t()
+
+
+def _memory_length(state: StackState) -> int:
+    return max((len(layer.memory) for layer in state if layer.memory is not None), default=0)

@@ -1,0 +1,103 @@
+"""What a stack carries from one call to the next: the recurrent state and the memory that attention sees."""
+
+from typing import List, NamedTuple, Optional, Union
+
+import torch
+from torch import Tensor
+
+
+class _Buffer:
+    """Storage of a cache: (2, B, H, capacity, d'/H), of which the first `filled` positions are taken."""
+
+    def __init__(self, data: Tensor, filled: int):
+        self.data = data
+        self.filled = filled
+
+
+class KeyValueCache:
+    """Keys and values of past positions, as an immutable view of a buffer that later positions share.
+
+    Appending writes behind the view and returns a longer view, so no step copies what is there already, and the old
+    view stays what it was: a segment can be run again from the same cache. Only when the buffer is full, or when
+    another continuation of the same view has taken the place, the visible part moves to a new buffer.
+    """
+
+    def __init__(self, buffer: Optional[_Buffer] = None, start: int = 0, end: int = 0):
+        """Without arguments: an empty cache."""
+        self._buffer, self._start, self._end = buffer, start, end
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, H, len(self), d'/H)."""
+        return self._buffer.data[0, :, :, self._start : self._end]
+
+    @property
+    def values(self) -> Tensor:
+        """(B, H, len(self), d'/H)."""
+        return self._buffer.data[1, :, :, self._start : self._end]
+
+    def append(self, keys: Tensor, values: Tensor) -> "KeyValueCache":
+        """This cache followed by new keys and values, both (B, H, L, d'/H)."""
+        buffer, start = self._buffer, self._start
+        if buffer is None or keys.requires_grad or buffer.data.requires_grad:
+            new = torch.stack((keys, values))
+            data = new if buffer is None else torch.cat((buffer.data[:, :, :, start : self._end], new), 3)
+            return KeyValueCache(_Buffer(data, data.size(3)), 0, data.size(3))
+        length, end = keys.size(2), self._end + keys.size(2)
+        if buffer.filled != self._end or end > buffer.data.size(3):
+            live = buffer.data[:, :, :, start : self._end]
+            # Twice the room that is needed: moving costs a constant per appended position, however long the cache gets.
+            data = live.new_empty((*live.shape[:3], 2 * (len(self) + length), live.size(4)))
+            data[:, :, :, : len(self)] = live
+            buffer, start, end = _Buffer(data, len(self)), 0, len(self) + length
+        buffer.data[0, :, :, end - length : end] = keys
+        buffer.data[1, :, :, end - length : end] = values
+        buffer.filled = end
+        return KeyValueCache(buffer, start, end)
+
+    def last(self, n: Optional[int]) -> "KeyValueCache":
+        """The view of the last n positions; all of them for None."""
+        start = self._start if n is None else max(self._start, self._end - n)
+        return KeyValueCache(self._buffer, start, self._end)
+
+    def reorder(self, order: Tensor) -> "KeyValueCache":
+        """The cache of the batch rows `order` (B',)."""
+        if self._buffer is None:
+            return self
+        live = self._buffer.data[:, :, :, self._start : self._end]
+        capacity = max(self._buffer.data.size(3) - self._start, len(self))
+        data = live.new_empty((2, order.size(0), live.size(2), capacity, live.size(4)))
+        torch.index_select(live, 1, order, out=data[:, :, :, : len(self)])
+        return KeyValueCache(_Buffer(data, len(self)), 0, len(self))
+
+
+class LayerState(NamedTuple):
+    """State of one layer after its last position.
+
+    c: (B, d), float32 (float64 for double models); None before the first position (zeros).
+    memory: the layer's inputs of the last M positions, (M, B, d), detached (training); their keys and values
+        (evaluation, decoding); None where the layer does not attend, or at the start.
+    """
+
+    c: Optional[Tensor] = None
+    memory: Union[Tensor, KeyValueCache, None] = None
+
+    def reorder(self, order: Tensor) -> "LayerState":
+        """The state of the batch rows `order` (B',)."""
+        memory = self.memory
+        if isinstance(memory, KeyValueCache):
+            memory = memory.reorder(order)
+        elif memory is not None:
+            memory = memory.index_select(1, order)
+        return LayerState(None if self.c is None else self.c.index_select(0, order), memory)
+
+
+StackState = List[LayerState]
+
+
+def reorder_state(state: StackState, order: Tensor) -> StackState:
+    """The state of the batch rows `order` (B',), for beam search."""
+    return [layer.reorder(order) for layer in state]

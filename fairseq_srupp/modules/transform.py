@@ -1,0 +1,152 @@
+"""The three ways from a layer's input X to the recurrence's input U (figure 2 of the paper)."""
+
+import math
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .masks import AttentionMask
+from .state import KeyValueCache
+
+ATTENTION_NORMS = ("post", "pre", "none")
+
+
+class LinearTransform(nn.Module):
+    """Plain SRU, figure 2 (a), equation 1: U = X W.
+
+    Args:
+        hidden_size: d.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.out_proj = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (L, B, d). Returns U (L, B, 3d)."""
+        return self.out_proj(x)
+
+
+class ProjectedTransform(nn.Module):
+    """SRU with a projection, figure 2 (b): U = Dropout(LayerNorm(X W^q)) W^o.
+
+    Args:
+        hidden_size: d.
+        attention_dim: d', the size of the projection.
+        dropout: of the normalised projection.
+        attention_norm: "post", "pre" (the same as post here) or "none" (no layer norm, appendix A.2).
+    """
+
+    def __init__(self, hidden_size: int, attention_dim: int, *, dropout: float = 0.0, attention_norm: str = "post"):
+        super().__init__()
+        if attention_norm not in ATTENTION_NORMS:
+            raise ValueError(f"attention_norm must be one of {', '.join(ATTENTION_NORMS)}, not {attention_norm!r}")
+        self.attention_norm = attention_norm
+        self.in_proj = nn.Linear(hidden_size, attention_dim, bias=False)
+        self.norm = nn.LayerNorm(attention_dim) if attention_norm != "none" else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(attention_dim, 3 * hidden_size, bias=False)
+        nn.init.xavier_uniform_(self.in_proj.weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        with torch.no_grad():
+            self.out_proj.weight.mul_(math.sqrt(1 - dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (L, B, d). Returns U (L, B, 3d)."""
+        return self.output(self.norm(self.in_proj(x)))
+
+    def output(self, z: Tensor) -> Tensor:
+        """U = Dropout(Z) W^o for z (L, B, d')."""
+        return self.out_proj(self.dropout(z))
+
+
+class AttentionTransform(ProjectedTransform):
+    """SRU++, figure 2 (c) and section 3: U = Dropout(LayerNorm(Q + alpha A)) W^o.
+
+    Q = X W^q, keys and values are projections of Q, and A is the scaled dot-product attention of Q over them. Before
+    its own positions a query sees a context, whose inputs pass through the same projections: the memory of a language
+    model or the source states of a translation decoder (appendix B).
+
+    Args:
+        heads: attention heads; must divide d'.
+        attention_dropout: of the attention probabilities.
+        attention_norm: "post" as above; "pre": query, keys and values are taken from LayerNorm(Q), the residual is Q;
+            "none".
+        independent_query: a third d' by d' matrix for the query, over X' = X W, the residual being X' (section 3).
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        attention_dim: int,
+        *,
+        heads: int = 1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        attention_norm: str = "post",
+        independent_query: bool = False,
+    ):
+        super().__init__(hidden_size, attention_dim, dropout=dropout, attention_norm=attention_norm)
+        if heads < 1 or attention_dim % heads:
+            raise ValueError(f"attention_dim ({attention_dim}) must be a multiple of heads ({heads})")
+        self.heads = heads
+        self.attention_dropout = attention_dropout
+        self.kv_proj = nn.Linear(attention_dim, 2 * attention_dim, bias=False)
+        nn.init.xavier_uniform_(self.kv_proj.weight)
+        self.query_proj = nn.Linear(attention_dim, attention_dim, bias=False) if independent_query else nn.Identity()
+        if independent_query:
+            nn.init.xavier_uniform_(self.query_proj.weight)
+        self.alpha = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        context: Optional[Tensor] = None,
+        cache: Optional[KeyValueCache] = None,
+        mask: Optional[AttentionMask] = None,
+    ) -> Tuple[Tensor, Optional[KeyValueCache]]:
+        """One pass of the transform.
+
+        Args:
+            x: (L, B, d).
+            context: (S, B, d), layer inputs of the positions before; or
+            cache: their keys and values, already computed. Not both.
+            mask: who sees whom among L queries and S + L keys; None: everyone sees everyone.
+
+        Returns:
+            U (L, B, 3d), and where a cache was given, the cache with the L positions behind the S old ones.
+        """
+        q = self.in_proj(x)
+        seen = q if context is None else torch.cat((self.in_proj(context), q))
+        attended = self.norm(seen) if self.attention_norm == "pre" else seen
+        keys, values = self._keys_values(attended)
+        if cache is not None:
+            cache = cache.append(keys, values)
+            keys, values = cache.keys, cache.values
+        a = F.scaled_dot_product_attention(
+            self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) :])),
+            keys,
+            values,
+            attn_mask=None if mask is None else mask.allowed,
+            is_causal=mask is not None and mask.allowed is None,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        z = q + self.alpha * a.permute(2, 0, 1, 3).reshape(q.shape)
+        return self.output(self.norm(z) if self.attention_norm == "post" else z), cache
+
+    def cache_context(self, context: Tensor) -> KeyValueCache:
+        """Keys and values of a context (S, B, d), computed once for all later calls."""
+        q = self.in_proj(context)
+        return KeyValueCache().append(*self._keys_values(self.norm(q) if self.attention_norm == "pre" else q))
+
+    def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:
+        keys, values = self.kv_proj(attended).chunk(2, dim=-1)
+        return self._split_heads(keys), self._split_heads(values)
+
+    def _split_heads(self, t: Tensor) -> Tensor:
+        """(L, B, d') to (B, H, L, d'/H)."""
+        return t.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)

@@ -1,0 +1,23 @@
+"""Fixtures for all tests."""
+
+import pytest
+import torch
+from torch import nn
+
+
+@pytest.fixture
+def awake():
+    """A function that takes a module off its initial values: at alpha = 0 attention has no effect, so bugs in it have
+    none either, and biases of 0 hide a missing bias."""
+
+    def wake(module: nn.Module, seed: int = 0) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                if name.endswith("alpha"):
+                    parameter.fill_(0.8)
+                elif name.endswith("bias") or ".norm." in name:
+                    parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+        return module
+
+    return wake
