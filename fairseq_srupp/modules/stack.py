@@ -183,9 +183,12 @@ class SRUppStack(nn.Module):
         """
         x = self._input(x, padding_mask)
         state = self._checked(state)
+        past = _memory_length(state)
+        if past == 0:  # no layer attends, or there is no source
+            source_padding_mask = None
         mask = causal_mask(
             x.size(0),
-            _memory_length(state),
+            past,
             window=window,
             source_padding_mask=_batch_first(source_padding_mask),
             source_length=0 if source_padding_mask is None else source_padding_mask.size(0),

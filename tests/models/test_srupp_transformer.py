@@ -1,0 +1,132 @@
+"""The encoder-decoder: what a target position sees, padding, decoding, sizes."""
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+
+from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.models import srupp_transformer
+from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
+
+
+def dictionary(symbols):
+    made = Dictionary()
+    for symbol in range(symbols - len(made)):
+        made.add_symbol(f"w{symbol}")
+    return made
+
+
+class Task:
+    source_dictionary = dictionary(24)
+    target_dictionary = dictionary(20)
+
+
+PAD = Task.source_dictionary.pad()
+
+
+def model_of(awake, task=Task, **options):
+    options = {"hidden_size": 12, "attention_dim": 8, "embed_dim": 6, "encoder_layers": 2, "decoder_layers": 3, "dropout": 0.0, **options}
+    torch.manual_seed(1)
+    return awake(SRUppTransformer.build_model(SRUppTransformerConfig(**options), task)).eval()
+
+
+def batch(seed=2):
+    """Three sentences; sources padded on the left, as fairseq does."""
+    generator = torch.Generator().manual_seed(seed)
+    source = torch.randint(4, 24, (3, 7), generator=generator)
+    source[1, :3], source[2, :6] = PAD, PAD
+    return source, torch.randint(4, 20, (3, 9), generator=generator)
+
+
+VARIANTS = [{}, {"attention_heads": 2, "encoder_unidirectional": True}, {"attention_every_n_layers": 2}, {"no_attention": True, "share_decoder_input_output_embed": True}]
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_step_by_step_equals_full_with_beams_reordered_and_sentences_removed(awake, options):
+    model = model_of(awake, **options)
+    source, target = batch()
+    with torch.no_grad():
+        encoded, incremental = model.encoder(source, None), {}
+        for step in range(1, 10):
+            if step in (3, 5, 8):
+                order = torch.tensor({3: [1, 1, 2, 0], 5: [3, 0, 1], 8: [2, 0]}[step])
+                model.decoder.reorder_incremental_state_scripting(incremental, order)
+                encoded = model.encoder.reorder_encoder_out(encoded, order)
+                source, target = source[order], target[order]
+            now, _ = model.decoder(target[:, :step], encoder_out=encoded, incremental_state=incremental)
+            full, _ = model(source, None, target[:, :step])
+            torch.testing.assert_close(now[:, -1], full[:, -1], rtol=0, atol=1e-5)
+
+
+def test_source_keys_and_values_are_computed_once(awake):
+    model, calls = model_of(awake), []
+    source, target = batch()
+    model.decoder.stack.layers[0].transform.kv_proj.register_forward_hook(lambda m, i, o: calls.append(o.size(0)))
+    with torch.no_grad():
+        encoded, incremental = model.encoder(source, None), {}
+        for step in range(1, 6):
+            model.decoder(target[:, :step], encoder_out=encoded, incremental_state=incremental)
+    assert calls == [7] + [1] * 5
+
+
+def test_what_a_target_position_sees(awake):
+    model = model_of(awake)
+    source, target = batch()
+    out, _ = model(source, None, target)
+    for changed in range(9):
+        other = target.clone()
+        other[:, changed] = (other[:, changed] - 3) % 16 + 4
+        differs = (model(source, None, other)[0] != out).any(2).any(0)
+        assert not differs[:changed].any() and differs[changed:].all()
+    for changed in range(7):
+        other = source.clone()
+        other[0, changed] = (other[0, changed] - 3) % 20 + 4
+        differs = (model(other, None, target)[0] != out).any(2)
+        assert differs[0].all() and not differs[1:].any()
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_padding_of_source_and_target_changes_nothing(awake, options):
+    model = model_of(awake, **options)
+    source, target = batch()
+    target[1, 5:] = PAD
+    out, _ = model(source, None, target)
+    alone, _ = model(source[1:2, 3:], None, target[1:2, :5])
+    torch.testing.assert_close(out[1, :5], alone[0], rtol=0, atol=1e-5)
+    right = torch.cat((source[:, 6:], torch.full((3, 2), PAD)), 1)
+    torch.testing.assert_close(model(right, None, target)[0], model(source[:, 6:], None, target)[0], rtol=0, atol=1e-5)
+    left = torch.cat((torch.full((3, 2), PAD), target), 1)
+    torch.testing.assert_close(model(source, None, left)[0][0, 2:], out[0], rtol=0, atol=1e-5)
+
+
+def test_an_empty_source_is_no_nan(awake):
+    model = model_of(awake).train()
+    source, target = batch()
+    source[0] = PAD
+    out, _ = model(source, None, target)
+    out.sum().backward()
+    assert out.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_shared_embeddings(awake):
+    class Joined:
+        source_dictionary = target_dictionary = Task.target_dictionary
+
+    model = model_of(awake, Joined, share_all_embeddings=True)
+    assert model.encoder.embed_tokens.weight is model.decoder.embed_tokens.weight is model.decoder.output.linear.weight
+    with pytest.raises(UserError, match="joined"):
+        model_of(awake, share_all_embeddings=True)
+
+
+@pytest.mark.parametrize("k, millions", [(1, 20.4), (2, 19.6)])
+def test_the_papers_translation_models(k, millions):
+    from argparse import Namespace
+
+    class Paper:
+        source_dictionary, target_dictionary = dictionary(12_050), dictionary(9_000)
+
+    args = Namespace(attention_every_n_layers=k)
+    srupp_transformer.iwslt_de_en(args)
+    with torch.device("meta"):
+        model = SRUppTransformer.build_model(SRUppTransformerConfig(**vars(args)), Paper)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
