@@ -153,10 +153,7 @@ class SRUppStack(nn.Module):
         ends = []
         for layer, (c, memory) in zip(self.layers, state):
             h, c, _ = self._run(layer, x, c, context=memory, mask=mask, padding_mask=padding_mask)
-            if layer.attention and mem_len > 0:
-                seen = x if memory is None else torch.cat((memory, x))
-                memory = seen[max(0, seen.size(0) - mem_len) :].detach()
-            ends.append(LayerState(c.detach(), memory))
+            ends.append(LayerState(c.detach(), _last_inputs(memory, x, mem_len) if layer.attention else None))
             x = h
         return x, ends
 
@@ -230,6 +227,16 @@ class SRUppStack(nn.Module):
 
 def _batch_first(mask: Optional[Tensor]) -> Optional[Tensor]:
     return None if mask is None else mask.t()
+
+
+def _last_inputs(memory: Optional[Tensor], x: Tensor, n: int) -> Optional[Tensor]:
+    """The last n positions of memory and x, detached; None for n = 0."""
+    if n == 0:
+        return None
+    older = n - x.size(0)
+    if memory is None or older <= 0:
+        return x[max(0, -older) :].detach()
+    return torch.cat((memory[-older:], x)).detach()
 
 
 def _memory_length(state: StackState) -> int:

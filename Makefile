@@ -1,0 +1,93 @@
+# Everything happens in .venv. `make` alone lists the targets.
+#
+# make setup PYTHON=python3.12     with another Python (3.10 or later); by default the first suitable one
+# make setup TORCH=2.12.0          with another torch (2.10 or later); a suitable one already in .venv is kept
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+READY := $(VENV)/ready
+PINS := $(VENV)/constraints.txt
+PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
+PIN = sed -n 's/^torch==//p' constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench-op bench wheel again
+
+help:
+	@echo "make setup      install everything into $(VENV) (minutes the first time, nothing when it is there)"
+	@echo "make demo       train, evaluate and generate with a small model of each kind, 10 minutes"
+	@echo "make test       the whole test suite, 10 minutes"
+	@echo "make bench-op   the recurrence against a copy of its bytes"
+	@echo "make bench      training and decoding speed against fairseq's own models"
+	@echo "make wheel      a wheel in dist/"
+
+setup: $(READY)
+
+demo: $(READY)
+	$(RUN) examples/quickstart/demo.py
+
+test: $(READY)
+	$(RUN) -m pytest tests
+
+bench-op: $(READY)
+	$(RUN) examples/benchmarks/recurrence.py
+
+bench: $(READY)
+	$(RUN) examples/benchmarks/throughput.py
+
+wheel: $(READY)
+	rm -rf build/lib* build/bdist*
+	$(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+# Another torch than the one that was asked for last: set up again.
+ifdef TORCH
+ifneq ($(TORCH),$(shell cat $(VENV)/torch-asked-for 2>/dev/null))
+$(READY): again
+endif
+endif
+
+$(VENV)/made:
+	@set -e; python="$(PYTHON)"; \
+	for candidate in $(PYTHONS); do \
+	  if [ -z "$$python" ] && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
+	  then python=$$candidate; fi; \
+	done; \
+	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+	  echo "make setup: needs Python 3.10 or later$${python:+, and $$python is not}; name one with PYTHON=" >&2; exit 1; \
+	fi; \
+	headers=$$("$$python" -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	if [ ! -f "$$headers/Python.h" ]; then \
+	  echo "make setup: $$python has no headers to build with (Debian and Ubuntu: apt-get install python3-dev)" >&2; exit 1; \
+	fi; \
+	if ! command -v $${CXX:-c++} >/dev/null; then \
+	  echo "make setup: needs a C++ compiler (Debian and Ubuntu: apt-get install g++)" >&2; exit 1; \
+	fi; \
+	echo "[1/5] $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV); \
+	$(PIP) install --quiet --upgrade pip; \
+	touch $@
+
+# Each step finds done what an interrupted run has done. torch is installed by itself: what needs it to be built comes
+# later, without build isolation, which would download a second one.
+$(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc -type f)
+	@set -e; \
+	have=$$($(RUN) -c 'import importlib.metadata as m; print(m.version("torch").split("+")[0])' 2>/dev/null || true); \
+	want="$(TORCH)"; \
+	if [ -z "$$want" ]; then \
+	  case "$$have" in 2.[1-9][0-9]*|[3-9].*) want=$$have;; *) want=$$($(PIN));; esac; \
+	fi; \
+	want=$${want%%+*}; \
+	sed "s/^torch==.*/torch==$$want/" constraints.txt > $(PINS); \
+	if [ "$$have" = "$$want" ]; then echo "[2/5] torch $$have is there"; \
+	else echo "[2/5] torch $$want"; $(PIP) install -c $(PINS) "torch==$(or $(TORCH),$$want)"; fi; \
+	echo "[3/5] what is needed to build"; \
+	$(PIP) install --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
+	echo "[4/5] fairseq (about 4 minutes where it has to be built)"; \
+	$(PIP) install --quiet -c $(PINS) --no-build-isolation fairseq-fixed; \
+	echo "[5/5] fairseq_srupp, its kernels and what else it needs"; \
+	PYTHONWARNINGS=ignore $(PIP) install --quiet -c $(PINS) --no-build-isolation -e '.[test]'; \
+	echo "$(TORCH)" > $(VENV)/torch-asked-for; \
+	touch $@; \
+	echo "ready: $(RUN) -m fairseq_srupp info"

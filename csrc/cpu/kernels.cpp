@@ -1,0 +1,90 @@
+// The kernels for each instruction set, and the choice between them at run time: a wheel built for any x86-64 uses what
+// the machine has. Other architectures and compilers have what the compiler targets by itself.
+
+#include <cstdlib>
+#include <cstring>
+
+#include "tile.h"
+
+#if defined(__clang__)
+#define SRUPP_VECTORISE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define SRUPP_VECTORISE _Pragma("GCC ivdep")
+#else
+#define SRUPP_VECTORISE
+#endif
+
+#define SRUPP_ISA isa_default
+#define SRUPP_TARGET
+#include "kernels.inl"
+#undef SRUPP_ISA
+#undef SRUPP_TARGET
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SRUPP_DISPATCH 1
+
+#define SRUPP_ISA isa_avx2
+#define SRUPP_TARGET __attribute__((target("avx2,fma")))
+#include "kernels.inl"
+#undef SRUPP_ISA
+#undef SRUPP_TARGET
+
+#define SRUPP_ISA isa_avx512
+#if defined(__clang__)
+#define SRUPP_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"), min_vector_width(512)))
+#else
+#define SRUPP_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")))
+#endif
+#include "kernels.inl"
+#endif
+
+namespace srupp {
+namespace {
+
+enum class Level { base, avx2, avx512 };
+
+Level best_level() {
+#ifdef SRUPP_DISPATCH
+  const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
+  const bool default_only = limit && std::strcmp(limit, "default") == 0;
+  const bool avx2_only = limit && std::strcmp(limit, "avx2") == 0;
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512 && !default_only && !avx2_only) return Level::avx512;
+  if (avx2 && !default_only) return Level::avx2;
+#endif
+  return Level::base;
+}
+
+Level level() {
+  static const Level found = best_level();
+  return found;
+}
+
+}  // namespace
+
+template <class T>
+Kernels<T> kernels() {
+#ifdef SRUPP_DISPATCH
+  if (level() == Level::avx512) return {isa_avx512::forward_tile<T>, isa_avx512::backward_tile<T>};
+  if (level() == Level::avx2) return {isa_avx2::forward_tile<T>, isa_avx2::backward_tile<T>};
+#endif
+  return {isa_default::forward_tile<T>, isa_default::backward_tile<T>};
+}
+
+template Kernels<float> kernels<float>();
+template Kernels<double> kernels<double>();
+template Kernels<Half> kernels<Half>();
+template Kernels<BFloat16> kernels<BFloat16>();
+
+const char* instruction_set() {
+  switch (level()) {
+    case Level::avx512: return "avx512";
+    case Level::avx2: return "avx2";
+    default: return "default";
+  }
+}
+
+}  // namespace srupp

@@ -1,0 +1,209 @@
+// The cell of the recurrence, once for every compiler: host, nvcc, NVRTC. Includes nothing.
+//
+// One channel, one step (paper, section 2, equations 2 to 5; m is the dropout mask):
+//   f = sigmoid(uf + v_f c' + b_f)      r = sigmoid(ur + v_r c' + b_r)      c' is the state before the step
+//   c = f c' + (1 - f) u                h = x + m r (c - x)
+// All arithmetic is in S (float or double); u, x, h and the saved c are stored as T and converted by load and store.
+
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define SRUPP_INLINE __host__ __device__ __forceinline__
+#else
+#define SRUPP_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace srupp {
+
+// ---- storage -------------------------------------------------------------------------------------------------
+
+struct Half {
+  unsigned short bits;
+};
+struct BFloat16 {
+  unsigned short bits;
+};
+
+template <class T>
+struct StateOf {
+  using type = float;
+};
+template <>
+struct StateOf<double> {
+  using type = double;
+};
+template <class T>
+using State = typename StateOf<T>::type;
+
+SRUPP_INLINE unsigned bits_of(float value) {
+#ifdef __CUDA_ARCH__
+  return __float_as_uint(value);
+#else
+  unsigned bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+SRUPP_INLINE float float_of(unsigned bits) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(bits);
+#else
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+SRUPP_INLINE float load(float value) { return value; }
+SRUPP_INLINE double load(double value) { return value; }
+SRUPP_INLINE float load(BFloat16 value) { return float_of(unsigned(value.bits) << 16); }
+
+SRUPP_INLINE float load(Half value) {
+  const unsigned magnitude = (value.bits & 0x7fffu) << 13;
+  const float rescaled = float_of(magnitude) * float_of(0x77800000u);  // 2^112: exponent bias 15 to 127, subnormals too
+  const unsigned infinite = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
+  return float_of(bits_of(rescaled) | infinite | (value.bits & 0x8000u) << 16);
+}
+
+SRUPP_INLINE void store(float value, float& place) { place = value; }
+SRUPP_INLINE void store(double value, double& place) { place = value; }
+
+SRUPP_INLINE void store(float value, BFloat16& place) {
+  const unsigned bits = bits_of(value);
+  const unsigned rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+  place.bits = (unsigned short)(value != value ? 0x7fc0u : rounded);
+}
+
+SRUPP_INLINE void store(float value, Half& place) {
+  const unsigned magnitude = bits_of(value) & 0x7fffffffu;
+  const unsigned normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+  const unsigned subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;  // the addition rounds at 2^-24
+  unsigned bits = magnitude < 0x38800000u ? subnormal : normal;
+  bits = magnitude >= 0x47800000u ? 0x7c00u : bits;
+  bits = value != value ? 0x7e00u : bits;
+  place.bits = (unsigned short)(bits | (bits_of(value) & 0x80000000u) >> 16);
+}
+
+// ---- sigmoid -------------------------------------------------------------------------------------------------
+
+// 2^n for |n| <= 126 (float) or 1022 (double), where `shifted` holds n in its lowest mantissa bits. What comes of other
+// n is never used.
+SRUPP_INLINE float power_of_two(float shifted) { return float_of((bits_of(shifted) + 127u) << 23); }
+
+SRUPP_INLINE double power_of_two(double shifted) {
+  unsigned long long bits;
+  double power;
+  __builtin_memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023ull) << 52;
+  __builtin_memcpy(&power, &bits, sizeof power);
+  return power;
+}
+
+// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2: without branches and calls, so that compilers vectorise it. Right to about
+// an ulp for x in +-87 (float) or +-708 (double), anything beyond; NaN gives NaN.
+SRUPP_INLINE float exp_in_range(float x) {
+  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
+  const float n = shifted - 12582912.0f;
+  const float rest = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln(2) in two parts, the first exact times n
+  float sum = 1.40612767e-3f;  // minimax, relative error 2.6e-9
+  sum = sum * rest + 8.37902074e-3f;
+  sum = sum * rest + 4.16647765e-2f;
+  sum = sum * rest + 1.66663653e-1f;
+  sum = sum * rest + 5.00000043e-1f;
+  sum = sum * rest + 1.00000005f;
+  sum = sum * rest + 1.0f;
+  return sum * power_of_two(shifted);
+}
+
+SRUPP_INLINE double exp_in_range(double x) {
+  const double shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
+  const double n = shifted - 6755399441055744.0;
+  const double rest = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
+  double sum = 1.0 / 6227020800.0;  // Taylor's series
+  sum = sum * rest + 1.0 / 479001600;
+  sum = sum * rest + 1.0 / 39916800;
+  sum = sum * rest + 1.0 / 3628800;
+  sum = sum * rest + 1.0 / 362880;
+  sum = sum * rest + 1.0 / 40320;
+  sum = sum * rest + 1.0 / 5040;
+  sum = sum * rest + 1.0 / 720;
+  sum = sum * rest + 1.0 / 120;
+  sum = sum * rest + 1.0 / 24;
+  sum = sum * rest + 1.0 / 6;
+  sum = sum * rest + 0.5;
+  sum = sum * rest + 1.0;
+  sum = sum * rest + 1.0;
+  return sum * power_of_two(shifted);
+}
+
+SRUPP_INLINE float saturation(float) { return 87.0f; }
+SRUPP_INLINE double saturation(double) { return 708.0; }
+
+// 1 / (1 + exp(-z)); exactly 1 above the point of saturation, and exactly 0 below it, where it would come near the
+// denormals. Two selections after the fact are cheaper than keeping z in range.
+template <class S>
+SRUPP_INLINE S sigmoid(S z) {
+#ifdef __CUDA_ARCH__
+  const S inside = S(1) / (S(1) + exp(-z));
+#else
+  const S inside = S(1) / (S(1) + exp_in_range(-z));
+#endif
+  const S limit = saturation(z);
+  const S not_above = z > limit ? S(1) : inside;
+  return z < -limit ? S(0) : not_above;
+}
+
+// ---- the cell ------------------------------------------------------------------------------------------------
+
+template <class S>
+struct Parameters {
+  S v_f, v_r, b_f, b_r;
+  S mask;
+};
+
+template <class S>
+struct Inputs {
+  S candidate, forget, reset, x;
+};
+
+template <class S>
+struct Outputs {
+  S c, h;
+};
+
+template <class S>
+SRUPP_INLINE Outputs<S> forward_step(Inputs<S> in, S c_before, Parameters<S> p) {
+  const S f = sigmoid(in.forget + p.v_f * c_before + p.b_f);
+  const S r = sigmoid(in.reset + p.v_r * c_before + p.b_r);
+  const S c = f * c_before + (S(1) - f) * in.candidate;
+  return {c, in.x + p.mask * r * (c - in.x)};
+}
+
+// The gradients of a step's inputs, and of the state before it. Those of v_f and v_r are forget and reset times c_before,
+// those of b_f and b_r are forget and reset.
+template <class S>
+struct Gradients {
+  S candidate, forget, reset, x, c_before;
+};
+
+// grad_h: of the step's h; grad_c: of its c, from the steps after it.
+template <class S>
+SRUPP_INLINE Gradients<S> backward_step(Inputs<S> in, S c_before, Parameters<S> p, S grad_h, S grad_c) {
+  const S f = sigmoid(in.forget + p.v_f * c_before + p.b_f);
+  const S r = sigmoid(in.reset + p.v_r * c_before + p.b_r);
+  const S c = f * c_before + (S(1) - f) * in.candidate;
+  const S grad_scaled = grad_h * p.mask;
+  const S grad_now = grad_c + grad_scaled * r;
+  const S grad_forget = grad_now * (c_before - in.candidate) * f * (S(1) - f);
+  const S grad_reset = grad_scaled * (c - in.x) * r * (S(1) - r);
+  return {
+      grad_now * (S(1) - f),
+      grad_forget,
+      grad_reset,
+      grad_h - grad_scaled * r,
+      grad_now * f + grad_forget * p.v_f + grad_reset * p.v_r,
+  };
+}
+
+}  // namespace srupp

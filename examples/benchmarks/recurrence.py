@@ -1,0 +1,245 @@
+"""Times the recurrence against a copy of the same bytes, in one run on one machine. See README.md beside this file.
+
+Checks the backend against the fp64 reference first; when that fails, prints no figures and exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import datetime
+import json
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # a plain clone works too
+
+from fairseq_srupp.ops import backends, sru_recurrence  # noqa: E402
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "fp64": 1e-12}  # of the largest value of a tensor
+# tensors of (L, B, D) that a perfect kernel moves
+FORWARD_READS, FORWARD_WRITES = 4, 2  # u (3), x; h, c
+BACKWARD_READS, BACKWARD_WRITES = 6, 4  # u (3), x, c, grad_h; grad_u (3), grad_x
+
+
+def make_inputs(length: int, batch: int, channels: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """u, x, weight_c, bias, c0, as a model at its start has them, with gradients."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(length, batch, 3, channels, generator=generator)
+    x = torch.randn(length, batch, channels, generator=generator)
+    weight_c = torch.rand(2, channels, generator=generator) * 2 - 1
+    bias = torch.tensor([[0.0], [-2.0]]).expand(2, channels).clone()
+    c0 = torch.randn(batch, channels, generator=generator)
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    tensors = [tensor.to(device, kind) for tensor, kind in zip((u, x, weight_c, bias, c0), [dtype] * 2 + [state] * 3)]
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+def wrong_results(backend: str | None, dtype: str, device: str) -> list[str]:
+    """Names of the outputs and gradients that are off the fp64 reference, over a few shapes and all options."""
+    wrong = []
+    for length, batch, channels in ((1, 1, 2), (17, 3, 130), (200, 2, 1090)):
+        for bidirectional in (False, True):
+            inputs = make_inputs(length, batch, channels, DTYPES[dtype], device)
+            exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+            padding = torch.zeros(length, batch, dtype=torch.bool, device=device)
+            padding[length // 2 + 1 :, 0] = True
+            mask = torch.full((batch, channels), 1.25, device=device)
+            mask[:, ::5] = 0
+            options = {"dropout_mask": mask, "padding_mask": padding, "bidirectional": bidirectional}
+            got = outputs_and_gradients(inputs, backend, **options)
+            expected = outputs_and_gradients(exact, "reference", **options)
+            for name, value in got.items():
+                error = (value.double() - expected[name]).abs().max() / expected[name].abs().max().clamp(min=1e-9)
+                if not error <= TOLERANCE[dtype]:
+                    wrong.append(f"{name} at {(length, batch, channels)}, bidirectional={bidirectional}: {error:.1e}")
+    return wrong
+
+
+def outputs_and_gradients(inputs: list[Tensor], backend: str | None, **options) -> dict[str, Tensor]:
+    h, c_last = sru_recurrence(*inputs, backend=backend, **options)
+    loss = (h.double() * torch.arange(1, h.shape[-1] + 1, device=h.device).sin()).sum() + c_last.double().sum()
+    gradients = torch.autograd.grad(loss, inputs)
+    names = ("h", "c_last", "grad_u", "grad_x", "grad_weight_c", "grad_bias", "grad_c0")
+    return dict(zip(names, (h.detach(), c_last.detach(), *gradients)))
+
+
+def time_all(functions: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each function in each round. One after the other in each round, so that all see the same machine."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 3):
+        for name, function in functions.items():
+            synchronize(device)
+            start = time.perf_counter()
+            result = function()
+            synchronize(device)
+            stop = time.perf_counter()
+            del result
+            if number >= 3:
+                seconds[name].append(stop - start)
+    return seconds
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds: int, device: str) -> dict:
+    """Times of forward, backward and both, as they are called in training, and of the two copies."""
+    inputs = make_inputs(*shape, DTYPES[dtype], device)
+    grad_h = torch.randn(shape, device=device).to(DTYPES[dtype])
+    h, _ = sru_recurrence(*inputs, backend=backend)
+
+    def forward() -> object:
+        return sru_recurrence(*inputs, backend=backend)
+
+    def backward() -> object:
+        return torch.autograd.grad(h, inputs, grad_h, retain_graph=True)
+
+    def both() -> object:
+        return torch.autograd.grad(sru_recurrence(*inputs, backend=backend)[0], inputs, grad_h)
+
+    half = (FORWARD_READS + FORWARD_WRITES) // 2, (BACKWARD_READS + BACKWARD_WRITES) // 2
+    pairs = [[torch.ones(n, *shape, dtype=DTYPES[dtype], device=device) for _ in range(2)] for n in half]
+    functions = {
+        "copy of the forward's bytes": lambda: pairs[0][0].copy_(pairs[0][1]),
+        "forward": forward,
+        "copy of the backward's bytes": lambda: pairs[1][0].copy_(pairs[1][1]),
+        "backward": backward,
+        "forward + backward": both,
+    }
+    seconds = time_all(functions, rounds, device)
+    forget_peak_memory(device)
+    before = memory(device)
+    both()
+    peak = memory(device) - before
+    return {"shape": shape, "dtype": dtype, "peak_bytes": peak, "rows": rows(seconds, shape, DTYPES[dtype])}
+
+
+def rows(seconds: dict[str, list[float]], shape: tuple[int, int, int], dtype: torch.dtype) -> list[dict]:
+    """A row of the table for each function: milliseconds, bandwidth, and the ratio to the copy it is measured by."""
+    unit = shape[0] * shape[1] * shape[2] * dtype.itemsize
+    forward, backward = FORWARD_READS + FORWARD_WRITES, BACKWARD_READS + BACKWARD_WRITES
+    described = {
+        "copy of the forward's bytes": (forward, None),
+        "forward": (forward, "copy of the forward's bytes"),
+        "copy of the backward's bytes": (backward, None),
+        "backward": (backward, "copy of the backward's bytes"),
+        "forward + backward": (forward + backward, "copy of the forward's bytes"),
+    }
+    table = []
+    for name, (tensors, yardstick) in described.items():
+        median, shortest = statistics.median(seconds[name]), min(seconds[name])
+        row = {"name": name, "median_ms": median * 1e3, "min_ms": shortest * 1e3, "gb_per_s": tensors * unit / median / 1e9}
+        if yardstick:
+            row["ratio"] = median / statistics.median(seconds[yardstick])
+            row["ratio_of_min"] = shortest / min(seconds[yardstick])
+            row["yardstick"] = yardstick
+        table.append(row)
+    return table
+
+
+def forget_peak_memory(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # or memory that was freed before would be taken again without a trace
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # since Linux 4.0
+
+
+def memory(device: str) -> int:
+    """Bytes: the peak since forget_peak_memory(); of the whole process's life where the system cannot forget it."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "linux":
+        status = pathlib.Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def environment(device: str) -> dict:
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        "commit": commit(),
+        "machine": cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "backends": {name: about for name, (available, about) in backends().items() if available},
+    }
+
+
+def commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def show(result: dict) -> None:
+    print(f"\n(L, B, D) = {result['shape']}, {result['dtype']}, forward + backward takes {result['peak_bytes'] / 2**20:.0f} MiB")
+    print(f"  {'':30}{'median ms':>10}{'min ms':>10}{'GB/s':>8}{'ratio':>8}{'of min':>8}")
+    for row in result["rows"]:
+        ratios = f"{row['ratio']:8.2f}{row['ratio_of_min']:8.2f}  x {row['yardstick']}" if "ratio" in row else ""
+        print(f"  {row['name']:30}{row['median_ms']:10.2f}{row['min_ms']:10.2f}{row['gb_per_s']:8.1f}{ratios}")
+
+
+def shape_of(text: str) -> tuple[int, int, int]:
+    length, batch, channels = (int(number) for number in text.split(","))
+    return length, batch, channels
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
+    parser.add_argument("--backend", choices=list(backends()), help="default: the fastest for the device")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write environment and results there")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+
+    wrong = [f"{dtype}: {line}" for dtype in args.dtype for line in wrong_results(args.backend, dtype, args.device)]
+    if wrong:
+        print("wrong results, so no figures:", *wrong, sep="\n  ", file=sys.stderr)
+        return 1
+    about = environment(args.device)
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
+    results = []
+    for shape in args.shape or [(256, 16, 1024), (256, 8, 3072), (2048, 1, 1024)]:
+        for dtype in args.dtype:
+            results.append(measure(shape, dtype, args.backend, args.rounds, args.device))
+            show(results[-1])
+    if args.json:
+        args.json.write_text(json.dumps({"environment": about, "results": results}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# A byte-level language model of 4.8M parameters on plain text: prepare, train for a time, evaluate.
+#   run.sh TRAIN VALID TEST OUT [fairseq-train options]
+# HOURS (default 0.4167: 25 minutes) is how long training may take, UPDATES the length of the learning rate's cosine.
+set -euo pipefail
+[ $# -ge 4 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+train=$1 valid=$2 test=$3 out=$4; shift 4
+user_dir=$(python -m fairseq_srupp user-dir)
+stream="--user-dir $user_dir --task streaming_language_modeling"
+
+python -m fairseq_srupp prepare-bytes --train "$train" --valid "$valid" --test "$test" --destdir "$out/data"
+fairseq-train "$out/data" $stream --tokens-per-sample 128 --mem-len 256 --batch-size 8 --batch-size-valid 16 \
+  --arch srupp_lm --hidden-size 864 --attention-dim 216 --layers 6 --attention-every-n-layers 3 \
+  --share-decoder-input-output-embed --dropout 0 --bf16 \
+  --optimizer radam --lr 0.006 --weight-decay 0.01 --clip-norm 1.0 \
+  --lr-scheduler cosine --warmup-updates 100 --max-update "${UPDATES:-8000}" --stop-time-hours "${HOURS:-0.4167}" \
+  --disable-validation --no-epoch-checkpoints --save-interval-updates 1000 --keep-interval-updates 1 \
+  --log-format simple --log-interval 100 --seed 1 --save-dir "$out/checkpoints" "$@" 2>&1 | tee "$out/train.log"
+
+head -c 1000000 "$test" > "$out/first_million"
+for text in "$test" "$out/first_million"; do
+  name=$(basename "$text")
+  python -m fairseq_srupp prepare-bytes --test "$text" --dict "$out/data/dict.txt" --destdir "$out/data.$name"
+  fairseq-eval-lm "$out/data.$name" $stream --path "$out/checkpoints/checkpoint_last.pt" --gen-subset test \
+    --tokens-per-sample 512 --batch-size 8 2>&1 | tee "$out/eval.$name.log"
+done

@@ -1,0 +1,1 @@
+"""A small grammar of German and English: words, noun phrases and clauses, said in both languages."""

@@ -1,0 +1,77 @@
+"""Collects the source files of this machine's Python standard library as text for a language model.
+
+    python stdlib_text.py --output DIR
+
+DIR gets train.txt, valid.txt and test.txt; each source file stands in one of them only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sysconfig
+from pathlib import Path
+
+_SKIPPED_FOLDERS = {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data",
+                    "__pycache__", "__phello__"}
+_LONGEST = 250_000  # bytes; longer ones are tables that a program wrote
+
+
+def source_files(library: Path) -> list[Path]:
+    """Paths below `library` of its source files, in an order that is fixed but has nothing to do with their names.
+
+    Left out are tests, generated tables and what was installed beside the library.
+    """
+    files = []
+    for path in library.rglob("*.py"):
+        below = path.relative_to(library)
+        folders = below.parts[:-1]
+        generated = below.name.startswith("_sysconfigdata") or any(name.startswith("config-") for name in folders)
+        if not generated and not _SKIPPED_FOLDERS & set(folders) and 0 < path.stat().st_size <= _LONGEST:
+            files.append(below)
+    return sorted(files, key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
+
+
+def write_text(library: Path, output: Path, valid: int, test: int, most: int) -> dict[str, tuple[int, int]]:
+    """Writes the three splits to `output`: test and valid of at least so many bytes, train of the rest up to `most`.
+
+    Returns:
+        (files, bytes) of each split.
+
+    Raises:
+        ValueError: the library is too small to be split, or has no sources at all.
+    """
+    sizes, counts, texts = {"test": test, "valid": valid, "train": most}, {}, {}
+    files = iter(source_files(library))
+    for split, size in sizes.items():
+        pieces: list[bytes] = []
+        while sum(map(len, pieces)) < size and (path := next(files, None)) is not None:
+            pieces.append((library / path).read_bytes())
+        texts[split] = b"".join(pieces)
+        counts[split] = len(pieces), len(texts[split])
+    if len(texts["train"]) < 2 * (valid + test):
+        raise ValueError(f"{library} holds too few Python source files")
+    output.mkdir(parents=True, exist_ok=True)
+    for split, text in texts.items():
+        (output / f"{split}.txt").write_bytes(text)
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--valid-bytes", type=int, default=100_000)
+    parser.add_argument("--test-bytes", type=int, default=300_000)
+    parser.add_argument("--max-train-bytes", type=int, default=20_000_000)
+    args = parser.parse_args()
+    library = Path(sysconfig.get_path("stdlib"))
+    try:
+        counts = write_text(library, args.output, args.valid_bytes, args.test_bytes, args.max_train_bytes)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"stdlib_text.py: {error}") from error
+    for split, (files, size) in sorted(counts.items()):
+        print(f"{split}: {size:,} bytes of {files} files")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Detokenised sacreBLEU of the test set, with its signature.
+#   evaluate.sh SRC TGT DATA CHECKPOINT [fairseq-generate options]
+# DATA is what prepare.sh made. The hypotheses are left beside the checkpoint.
+set -euo pipefail
+[ $# -ge 4 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
+[ -s "$checkpoint" ] || { echo "evaluate.sh: $checkpoint is missing or empty" >&2; exit 1; }
+[ -s "$data/bpe/reference.$tgt" ] || { echo "evaluate.sh: $data/bpe/reference.$tgt is missing: run prepare.sh" >&2; exit 1; }
+
+out=${checkpoint%.pt}.test
+user_dir=$(python -m fairseq_srupp user-dir)
+fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
+  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.log"
+grep '^H-' "$out.log" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"
+grep -E 'Translated' "$out.log" | sed 's/^.*| //'
+sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text

@@ -1,0 +1,71 @@
+"""Print versions, devices, and which backends of the recurrence op work here; where one does not, why and what to do."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+from typing import Iterator, Tuple
+
+import fairseq_srupp
+
+_PACKAGES = (("torch",), ("numpy",), ("fairseq-fixed", "fairseq"))
+
+
+def _version(names: Tuple[str, ...]) -> str:
+    for name in names:
+        try:
+            return f"{importlib.metadata.version(name)}{'' if name == names[-1] else f' ({name})'}"
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return "not installed"
+
+
+def _versions() -> Iterator[Tuple[str, str]]:
+    yield "fairseq_srupp", f"{fairseq_srupp.__version__} in {os.path.dirname(os.path.abspath(fairseq_srupp.__file__))}"
+    yield "python", platform.python_version()
+    for names in _PACKAGES:
+        yield names[-1], _version(names)
+
+
+def _devices() -> Iterator[Tuple[str, str]]:
+    import torch
+
+    yield "CPU threads", str(torch.get_num_threads())
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
+        yield "GPUs", f"none ({built})"
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield f"GPU {index}", (
+            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+            f"compute capability {properties.major}.{properties.minor}"
+        )
+
+
+def _backends() -> Iterator[Tuple[str, str]]:
+    from fairseq_srupp import ops
+
+    for name, (available, reason) in ops.backends().items():
+        yield name, f"{'works' if available else 'not here'}{': ' + reason if reason else ''}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command has no options."""
+
+
+def run(args: argparse.Namespace) -> int:
+    _print("versions", _versions())
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        print("torch cannot be imported: nothing else can be told. `make setup` or `pip install torch` installs it.")
+        return 1
+    _print("devices", _devices())
+    _print("backends of the recurrence op", _backends())
+    return 0
+
+
+def _print(title: str, rows: Iterator[Tuple[str, str]]) -> None:
+    print(title)
+    for name, text in rows:
+        print(f"  {name:15}{text}")

@@ -1,0 +1,34 @@
+"""Repairs of fairseq 0.12 on current torch, numpy and Python; each file is one subject, with its reason and its end.
+
+fairseq is repaired where it stands, in memory, when `--user-dir` imports the plugin: `models/__init__.py` and
+`tasks/__init__.py` call `apply()`. Importing this package imports neither fairseq nor torch.
+"""
+
+_applied = False
+
+
+def apply() -> None:
+    """Repairs fairseq in this process. Later calls change nothing."""
+    global _applied
+    if _applied:
+        return
+    _applied = True  # before the work: a repair may import what calls this again
+
+    from fairseq_srupp.compat import (
+        batching,
+        command_line,
+        devices,
+        inputs,
+        noise,
+        numpy2,
+        processes,
+        resuming,
+        saving,
+        user_dir,
+        weights_only,
+    )
+
+    for repair in (
+        noise, numpy2, batching, weights_only, command_line, devices, inputs, processes, saving, resuming, user_dir,
+    ):
+        repair.apply()

@@ -1,0 +1,58 @@
+"""Files that are missing or hold something else, and options that were forgotten: one line instead of a traceback.
+
+fairseq (0.12) lets the exceptions of the file system, and its own assertions, through to the user. Programming errors
+keep their traceback. May go when fairseq's entry points do this.
+"""
+
+import contextlib
+import re
+import struct
+from typing import Iterator
+
+from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.patch import wrap
+
+# Assertions and plain exceptions of fairseq that speak to the user.
+_MEANT_FOR_USERS = re.compile(
+    r"Must specify batch size|Could not infer language pair|Dataset not found|Please specify criterion"
+    r"|Incorrect encoding detected|Incorrect dictionary format|exceeds max_positions"
+)
+
+
+@contextlib.contextmanager
+def known_mistakes() -> Iterator[None]:
+    """Within the block, missing or unreadable files, and what fairseq says to its users, become UserErrors."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and error.strerror:
+            raise UserError(f"{error.strerror}: {error.filename}") from error
+        if not _MEANT_FOR_USERS.search(str(error)):
+            raise
+        raise UserError(str(error)) from error
+    except Exception as error:
+        if not _MEANT_FOR_USERS.search(str(error)):
+            raise
+        raise UserError(str(error)) from error
+
+
+def apply() -> None:
+    from fairseq import tasks
+    from fairseq.data import data_utils
+    from fairseq.tasks.language_modeling import LanguageModelingTask
+    from fairseq.tasks.translation import TranslationTask
+
+    # fairseq-hydra-train does not come past call_main, so what reads files is guarded too.
+    for owner, name in ((tasks, "setup_task"), (LanguageModelingTask, "load_dataset"), (TranslationTask, "load_dataset")):
+
+        @wrap(owner, name)
+        def guarded(original, *args, **kwargs):
+            with known_mistakes():
+                return original(*args, **kwargs)
+
+    @wrap(data_utils, "load_indexed_dataset")
+    def load_indexed_dataset(original, path, *args, **kwargs):
+        try:
+            return original(path, *args, **kwargs)
+        except (AssertionError, ValueError, struct.error) as error:
+            raise UserError(f"{path}.bin and .idx are empty, damaged, or not written by fairseq-preprocess") from error

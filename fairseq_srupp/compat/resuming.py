@@ -1,0 +1,169 @@
+"""Going on from a checkpoint: from a whole one, by name, and with a clear word when it does not fit.
+
+fairseq (0.12) stops with a traceback at a `checkpoint_last.pt` that a kill left truncated (older versions and other
+programs leave such files; ours does not, see saving.py), although whole checkpoints lie beside it; it trains from
+scratch when the file of `--restore-file` does not exist; it answers parameters of another shape with "Cannot load
+model parameters". And the iterator whose state is restored is not told from which file. May go, part by part, as
+fairseq learns these.
+
+`epoch_itr.load_state_dict(state)` finds the path of the checkpoint that was loaded in `state["checkpoint_path"]`.
+"""
+
+import glob
+import logging
+import os
+import re
+import zipfile
+from typing import List, Optional, Tuple
+
+import torch
+
+from fairseq_srupp.compat import weights_only
+from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.patch import wrap
+
+logger = logging.getLogger(__name__)
+
+_LAST = "checkpoint_last.pt"
+_SHAPES = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch.Size\(\[(.*?)\]\) from checkpoint, "
+    r"the shape in current model is torch.Size\(\[(.*?)\]\)"
+)
+_KEYS = re.compile(r"(Missing|Unexpected) key\(s\) in state_dict: \"([^\"]+)\"")
+
+
+def updates_of(path: str) -> Optional[int]:
+    """The number of updates of a whole checkpoint; None when the file is damaged. Reads no tensor.
+
+    Raises: UserError when the file names something that is not data (weights_only.py).
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        history = state.get("optimizer_history") or [{}]
+        return int(history[-1].get("num_updates", 0)) if "model" in state else None
+    except Exception as error:  # damaged bytes can make the unpickler fail in any way
+        if weights_only.is_refused(error):
+            weights_only.load(path)  # says so
+        return None
+
+
+def newest_whole_checkpoint(save_dir: str, but: str) -> Optional[str]:
+    """The readable `checkpoint*.pt` of `save_dir` with most updates, other than the file `but`; None if there is none."""
+    found: List[Tuple[int, float, str]] = []
+    for path in glob.glob(os.path.join(glob.escape(save_dir), "checkpoint*.pt")):
+        updates = None if os.path.basename(path) == os.path.basename(but) else updates_of(path)
+        if updates is not None:
+            found.append((updates, os.path.getmtime(path), path))
+    return max(found)[2] if found else None
+
+
+def restorable(save_dir: str) -> Optional[str]:
+    """The checkpoint to go on from where `checkpoint_last.pt` is damaged; None when it is whole or there is none.
+
+    Raises: UserError when no whole one is left.
+    """
+    last = os.path.join(save_dir, _LAST)
+    being_written = not os.path.exists(last) and os.path.exists(last + ".tmp")  # killed in the first save of the run
+    if being_written:
+        return newest_whole_checkpoint(save_dir, last)
+    if not os.path.isfile(last) or updates_of(last) is not None:
+        return None
+    instead = newest_whole_checkpoint(save_dir, last)
+    if instead is None:
+        raise UserError(f"{last} is damaged and there is no whole checkpoint beside it; remove it to train from scratch")
+    logger.warning("%s is damaged; going on from %s, the newest whole checkpoint", last, instead)
+    return instead
+
+
+def misfit(error: Optional[BaseException]) -> Optional[str]:
+    """What does not fit, for an error of `Module.load_state_dict`; None for any other error."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "Error(s) in loading state_dict" not in text:
+        return None
+    shapes, keys = _SHAPES.findall(text), _KEYS.findall(text)
+    if shapes:
+        name, theirs, ours = shapes[0]
+        reason = f"{name} is ({theirs}) there and ({ours}) here"
+    elif keys:
+        reason = f"it has {'no' if keys[0][0] == 'Missing' else 'an unknown'} parameter {keys[0][1]}"
+    else:
+        reason = " ".join(text.split())
+    return f"{reason}; it was made with another dictionary, other model options or another architecture"
+
+
+def _agreed_restore_file(cfg, trainer) -> Optional[str]:
+    """`restorable` as rank 0 sees the folder, for every rank; a UserError of rank 0 is raised by all."""
+    from fairseq.distributed import utils as distributed_utils
+
+    outcome = (None, None)
+    if trainer.is_data_parallel_master:
+        try:
+            outcome = (restorable(cfg.save_dir), None)
+        except UserError as error:
+            outcome = (None, str(error))
+    if trainer.data_parallel_world_size > 1:
+        outcome = distributed_utils.broadcast_object(
+            outcome, src_rank=0, group=trainer.data_parallel_process_group, dist_device=trainer.device
+        )
+    path, complaint = outcome
+    if complaint:
+        raise UserError(complaint)
+    return path
+
+
+def _remove_left_overs(save_dir: str) -> None:
+    """Temporary files of saves that a kill interrupted."""
+    for path in glob.glob(os.path.join(glob.escape(save_dir), "checkpoint*.pt.tmp")):
+        logger.info("removing %s, left by an interrupted save", path)
+        os.remove(path)
+
+
+def apply() -> None:
+    from fairseq import checkpoint_utils
+    from fairseq.trainer import Trainer
+    from omegaconf import OmegaConf
+
+    @wrap(checkpoint_utils, "load_checkpoint")
+    def load_checkpoint(original, cfg, trainer, **passthrough_args):
+        if cfg.finetune_from_model and not os.path.exists(cfg.finetune_from_model):
+            raise UserError(f"no such file: --finetune-from-model {cfg.finetune_from_model}")
+        if trainer.checkpoint_suffix:  # sharded: each rank has files of its own
+            return original(cfg, trainer, **passthrough_args)
+        if cfg.restore_file != _LAST and not os.path.isfile(cfg.restore_file):
+            raise UserError(f"no such file: --restore-file {cfg.restore_file}")
+        if cfg.restore_file == _LAST:
+            instead = _agreed_restore_file(cfg, trainer)
+            if instead is not None:
+                cfg = OmegaConf.merge(cfg, {"restore_file": instead, "finetune_from_model": None})
+            if trainer.is_data_parallel_master and not cfg.no_save:
+                _remove_left_overs(cfg.save_dir)
+        return original(cfg, trainer, **passthrough_args)
+
+    @wrap(Trainer, "load_checkpoint")
+    def trainer_load_checkpoint(original, self, filename, *args, **kwargs):
+        try:
+            extra_state = original(self, filename, *args, **kwargs)
+        except Exception as error:
+            reason = misfit(error.__context__) if "Cannot load model parameters" in str(error) else None
+            if reason:
+                raise UserError(f"{filename} does not fit the model: {reason}") from error
+            if isinstance(error, AssertionError) and "please reset the optimizer" in str(error):
+                raise UserError(f"{filename}: {error}") from error
+            raise
+        if extra_state is not None and extra_state.get("train_iterator") is not None:
+            extra_state["train_iterator"]["checkpoint_path"] = filename
+        return extra_state
+
+    @wrap(checkpoint_utils, "load_model_ensemble_and_task")
+    def load_model_ensemble_and_task(original, filenames, *args, **kwargs):
+        try:
+            return original(filenames, *args, **kwargs)
+        except RuntimeError as error:
+            reason = misfit(error)
+            if reason is None:
+                raise
+            raise UserError(f"{':'.join(filenames)} does not fit the model: {reason}") from error
+        except OSError as error:
+            if "Model file not found" not in str(error):
+                raise
+            raise UserError(f"no such file: {str(error).split(': ', 1)[-1]}") from error

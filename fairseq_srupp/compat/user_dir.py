@@ -1,0 +1,33 @@
+"""The plugin's models and tasks, registered whenever they are asked for.
+
+fairseq (0.12) imports the `models/` and `tasks/` of `--user-dir` only if no part of the package was imported before:
+`from fairseq_srupp.ops import ...` in the same process, or a spawned process, leaves `--arch srupp_lm` unknown. May go
+when fairseq imports them in every case.
+"""
+
+import os
+
+from fairseq_srupp.compat.patch import wrap
+
+PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the path for --user-dir
+
+
+def load_plugin() -> None:
+    """Imports the plugin's models, tasks and optimizers, which registers them with fairseq. May be called again."""
+    from fairseq.models import import_models
+    from fairseq.tasks import import_tasks
+
+    package = os.path.basename(PACKAGE_DIR)
+    import_tasks(os.path.join(PACKAGE_DIR, "tasks"), f"{package}.tasks")
+    import_models(os.path.join(PACKAGE_DIR, "models"), f"{package}.models")
+
+
+def apply() -> None:
+    from fairseq import utils
+
+    @wrap(utils, "import_user_module")
+    def import_user_module(original, args):
+        original(args)
+        user_dir = getattr(args, "user_dir", None)
+        if user_dir is not None and os.path.realpath(user_dir) == os.path.realpath(PACKAGE_DIR):
+            load_plugin()

@@ -1,0 +1,1 @@
+"""Byte corpora, and text as one long stream of tokens."""

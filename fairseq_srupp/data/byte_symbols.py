@@ -1,0 +1,35 @@
+"""How a byte is written in a dictionary: the one table that byte corpora and the byte encoder share.
+
+Printable ASCII stands for itself; every other byte, space included, is written `<0xNN>` (two upper-case hexadecimal
+digits). So no symbol holds white space or a control character, all are ASCII, and no two are equal.
+"""
+
+from typing import Iterable, List, Tuple
+
+SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+"""What every fairseq dictionary begins with, in this order; the first byte has the index after them."""
+
+BYTE_SYMBOLS: Tuple[str, ...] = tuple(chr(b) if 0x21 <= b <= 0x7E else f"<0x{b:02X}>" for b in range(256))
+"""The symbol of each byte value."""
+
+_BYTES = {symbol: bytes([b]) for b, symbol in enumerate(BYTE_SYMBOLS)}
+_UNKNOWN = "\ufffd".encode()
+
+
+def byte_of(symbol: str) -> int:
+    """The value of the byte that a symbol stands for.
+
+    Raises:
+        KeyError: not the symbol of a byte.
+    """
+    return _BYTES[symbol][0]
+
+
+def symbols_of(data: bytes) -> List[str]:
+    """The symbol of each byte."""
+    return [BYTE_SYMBOLS[b] for b in data]
+
+
+def bytes_of(symbols: Iterable[str]) -> bytes:
+    """The bytes that symbols stand for; anything else (`<unk>`, say) becomes the replacement character U+FFFD."""
+    return b"".join(_BYTES.get(symbol, _UNKNOWN) for symbol in symbols)

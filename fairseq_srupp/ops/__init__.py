@@ -1,0 +1,6 @@
+"""The SRU++ recurrence as a PyTorch operator. Needs torch only."""
+
+from fairseq_srupp.ops.backends import backends
+from fairseq_srupp.ops.recurrence import sru_recurrence
+
+__all__ = ["backends", "sru_recurrence"]

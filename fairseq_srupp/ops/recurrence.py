@@ -1,0 +1,163 @@
+"""The public operator: checks, schema, fake kernels and autograd. The arithmetic is in reference.py and csrc/.
+
+Each backend has two operators, `fairseq_srupp::<backend>_forward` and `fairseq_srupp::<backend>_backward`. They are
+defined here, so that they exist in a plain clone as well; a compiled module only registers kernels for its own two.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fairseq_srupp.ops import reference
+from fairseq_srupp.ops.backends import FALLBACK, OPERATOR_NAMES, choose_backend, warn_of_reference
+from fairseq_srupp.ops.reference import state_dtype
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_FORWARD_SCHEMA = (
+    "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, Tensor? padding_mask, "
+    "bool bidirectional, bool save_c) -> (Tensor h, Tensor c_last, Tensor c)"
+)
+_BACKWARD_SCHEMA = (
+    "(Tensor? grad_h, Tensor? grad_c_last, Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, "
+    "Tensor? dropout_mask, Tensor? padding_mask, Tensor c, bool bidirectional) "
+    "-> (Tensor grad_u, Tensor grad_x, Tensor grad_weight_c, Tensor grad_bias, Tensor grad_c0)"
+)
+
+
+def sru_recurrence(
+    u: Tensor,
+    x: Tensor,
+    weight_c: Tensor,
+    bias: Tensor,
+    c0: Tensor | None = None,
+    *,
+    dropout_mask: Tensor | None = None,
+    padding_mask: Tensor | None = None,
+    bidirectional: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The elementwise recurrence of SRU and SRU++ (paper, section 2, equations 2 to 5; written out in reference.py).
+
+    Args:
+        u: (L, B, 3, D) candidate, forget gate and reset gate before the recurrence; fp32, fp64, fp16 or bf16.
+        x: (L, B, D) what the highway connection mixes in; the dtype of u (under autocast it is cast to that).
+        weight_c: (2, D) weights [v_f, v_r] of the state in the gates; the dtype of u, or fp32.
+        bias: (2, D) biases [b_f, b_r] of the gates; the dtype of u, or fp32.
+        c0: (B, D) state before the first step, zeros if None; fp32 (fp64 where u is fp64).
+        dropout_mask: (B, D) scale m of r * (c - x), the same for all steps; any floating dtype; has no gradient.
+        padding_mask: (L, B) bool, True where a step is padding: it copies c, gives h = 0, has no gradients.
+        bidirectional: D = 2d, and the second d channels run backwards in time: their first step is t = L - 1.
+        backend: one of the names in `backends()`; None takes the fastest there is for the device of u.
+
+    Returns:
+        h (L, B, D) in the dtype of u, and c_last (B, D) in that of c0: the state after the last step of each direction.
+
+    Raises:
+        ValueError: a shape or device that does not fit, an unknown backend or one for another device.
+        TypeError: a dtype that does not fit.
+        RuntimeError: the requested backend is not available here.
+    """
+    if torch.amp.is_autocast_available(u.device.type) and torch.is_autocast_enabled(u.device.type):
+        x = x.to(u.dtype)
+    _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional)
+    name = choose_backend(u.device.type, backend)
+    state = state_dtype(u.dtype)
+    inputs = [u, x, weight_c.to(state), bias.to(state), c0, None if dropout_mask is None else dropout_mask.to(state)]
+    inputs = [None if tensor is None else tensor.contiguous() for tensor in (*inputs, padding_mask)]
+    save_c = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (u, x, weight_c, bias, c0))
+    h, c_last, _ = _operator(name, "forward")(*inputs, bidirectional, save_c)
+    return h, c_last
+
+
+def _operator(backend: str, direction: str):
+    return getattr(torch.ops.fairseq_srupp, f"{backend}_{direction}").default
+
+
+def _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional) -> None:
+    """Raises ValueError (shape, device) or TypeError (dtype) for the first argument that does not fit u."""
+    if u.dim() != 4 or u.shape[2] != 3:
+        raise ValueError(f"sru_recurrence: u has shape {tuple(u.shape)}, expected (L, B, 3, D)")
+    if u.dtype not in _DTYPES:
+        raise TypeError(f"sru_recurrence: u has dtype {u.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    length, batch, _, channels = u.shape
+    if bidirectional and channels % 2:
+        raise ValueError(f"sru_recurrence: u has D = {channels} channels, expected an even D when bidirectional")
+    state, io = (state_dtype(u.dtype),), (u.dtype,)
+    parameter = io if u.dtype == torch.float64 else (u.dtype, torch.float32)
+    for name, tensor, axes, shape, dtypes in (
+        ("x", x, "(L, B, D)", (length, batch, channels), io),
+        ("weight_c", weight_c, "(2, D)", (2, channels), parameter),
+        ("bias", bias, "(2, D)", (2, channels), parameter),
+        ("c0", c0, "(B, D)", (batch, channels), state),
+        ("dropout_mask", dropout_mask, "(B, D)", (batch, channels), _DTYPES),
+        ("padding_mask", padding_mask, "(L, B)", (length, batch), (torch.bool,)),
+    ):
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"sru_recurrence: {name} has shape {tuple(tensor.shape)}, expected {axes} = {shape} "
+                f"for u of shape {tuple(u.shape)}"
+            )
+        if tensor.dtype not in dtypes:
+            expected = " or ".join(dict.fromkeys(map(str, dtypes)))
+            raise TypeError(
+                f"sru_recurrence: {name} has dtype {tensor.dtype}, expected {expected} for u of dtype {u.dtype}"
+            )
+        if tensor.device != u.device:
+            raise ValueError(f"sru_recurrence: {name} is on {tensor.device}, expected {u.device}, the device of u")
+    if dropout_mask is not None and dropout_mask.requires_grad:
+        raise ValueError("sru_recurrence: dropout_mask requires a gradient, expected one that is detached")
+
+
+def _fake_forward(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional, save_c):
+    saved = x.shape if save_c else (0,)
+    return x.new_empty(x.shape), weight_c.new_empty(x.shape[1:]), x.new_empty(saved)
+
+
+def _fake_backward(
+    grad_h, grad_c_last, u, x, weight_c, bias, c0, dropout_mask, padding_mask, c, bidirectional
+):
+    parameters = weight_c.new_empty(weight_c.shape), bias.new_empty(bias.shape)
+    return u.new_empty(u.shape), x.new_empty(x.shape), *parameters, weight_c.new_empty(x.shape[1:])
+
+
+def _save_for_backward(ctx, inputs, output) -> None:
+    *tensors, ctx.bidirectional, ctx.has_c = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _define(backend: str) -> None:
+    """Defines the two operators of a backend, their fake kernels and the autograd formula of the first."""
+    forward, backward = f"fairseq_srupp::{backend}_forward", f"fairseq_srupp::{backend}_backward"
+    torch.library.define(forward, _FORWARD_SCHEMA)
+    torch.library.define(backward, _BACKWARD_SCHEMA)
+    torch.library.register_fake(forward, _fake_forward)
+    torch.library.register_fake(backward, _fake_backward)
+
+    def differentiate(ctx, grad_h, grad_c_last, _):
+        if not ctx.has_c:
+            raise RuntimeError(f"{forward} was called with save_c=False, so it has no gradients")
+        gradients = _operator(backend, "backward")(grad_h, grad_c_last, *ctx.saved_tensors, ctx.bidirectional)
+        wanted = [grad if need else None for grad, need in zip(gradients, ctx.needs_input_grad)]
+        return *wanted, None, None, None, None
+
+    def refuse(ctx, *_):
+        raise RuntimeError("sru_recurrence has no second derivatives")
+
+    torch.library.register_autograd(forward, differentiate, setup_context=_save_for_backward)
+    torch.library.register_autograd(backward, refuse)
+
+
+def _fallback_forward(u, *others):
+    warn_of_reference(u.device.type)
+    return reference.recurrence_forward(u, *others)
+
+
+for _name in OPERATOR_NAMES:
+    _define(_name)
+for _name, _forward in (("reference", reference.recurrence_forward), (FALLBACK, _fallback_forward)):
+    torch.library.impl(f"fairseq_srupp::{_name}_forward", "default", _forward)
+    torch.library.impl(f"fairseq_srupp::{_name}_backward", "default", reference.recurrence_backward)

@@ -1,0 +1,5 @@
+"""Optimizers."""
+
+from .radam import FairseqRAdam
+
+__all__ = ["FairseqRAdam"]

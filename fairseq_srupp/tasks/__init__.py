@@ -1,0 +1,7 @@
+"""Tasks for fairseq's `--task`. fairseq imports every file of this folder, and that registers them."""
+
+from fairseq_srupp import compat
+
+compat.apply()
+
+import fairseq_srupp.optim  # noqa: E402, F401  (registers --optimizer radam)

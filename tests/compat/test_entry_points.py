@@ -1,0 +1,65 @@
+"""fairseq's commands as a user calls them: the plugin comes in by --user-dir, and nothing else is printed."""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from fairseq_srupp.compat.user_dir import PACKAGE_DIR
+
+# Not the plugin's parent folder: a plain clone is known by --user-dir alone.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(tmp_path, *words):
+    words = " ".join(map(str, words)).split()
+    return subprocess.run([sys.executable, *words], text=True, capture_output=True, env=ENVIRONMENT, cwd=tmp_path, timeout=200)
+
+
+def test_a_mistake_is_one_line_and_nothing_else(text, tmp_path):
+    done = run(tmp_path, "-m fairseq_cli.train", text.train, "--user-dir", PACKAGE_DIR, "--fp16 --save-dir run")
+    assert done.returncode == 1
+    assert done.stderr == "fairseq_srupp: --fp16 needs a GPU, but --cpu was given; leave it out, or use --bf16\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_hydra(text, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(f"""
+# @package _group_
+common: {{user_dir: {PACKAGE_DIR}, cpu: true, no_progress_bar: true}}
+checkpoint: {{save_dir: {tmp_path}/run}}
+task: {{_name: language_modeling, data: {text.data}, sample_break_mode: none, tokens_per_sample: 16}}
+dataset: {{batch_size: 8, num_workers: 0}}
+criterion: {{_name: cross_entropy}}
+optimizer: {{_name: radam}}
+lr_scheduler: {{_name: fixed}}
+optimization: {{max_update: 2, lr: [0.01]}}
+model: {{_name: transformer_lm, decoder_layers: 1, decoder_embed_dim: 8, decoder_input_dim: 8, decoder_output_dim: 8,
+  decoder_ffn_embed_dim: 8, decoder_attention_heads: 2}}
+""")
+    command = f"-m fairseq_cli.hydra_train --config-dir {tmp_path} --config-name tiny"
+    done = run(tmp_path, command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)
+    assert state["optimizer_history"][-1]["num_updates"] == 2
+    assert state["cfg"]["optimizer"]["_name"] == "radam"
+
+
+def test_the_plugin_is_registered_though_a_part_of_it_was_imported(tmp_path):
+    script = (
+        "import argparse, fairseq_srupp.ops\n"
+        "from fairseq_srupp import compat\n"
+        "compat.apply()\n"
+        "from fairseq import models, tasks, utils, optim\n"
+        f"utils.import_user_module(argparse.Namespace(user_dir={PACKAGE_DIR!r}))\n"
+        "assert 'srupp_lm' in models.ARCH_MODEL_REGISTRY and 'srupp_transformer' in models.ARCH_MODEL_REGISTRY\n"
+        "assert 'streaming_language_modeling' in tasks.TASK_REGISTRY and 'radam' in optim.OPTIMIZER_REGISTRY\n"
+        "from fairseq_srupp.compat.user_dir import load_plugin\n"
+        "load_plugin()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], text=True, capture_output=True, cwd=tmp_path, timeout=200,
+        env={**ENVIRONMENT, "PYTHONPATH": os.path.dirname(PACKAGE_DIR)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

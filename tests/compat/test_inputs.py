@@ -1,0 +1,62 @@
+"""Missing files and forgotten options end in one line; faults of the program keep their traceback."""
+
+import pytest
+
+from fairseq_srupp.compat.errors import UserError, user_errors
+from fairseq_srupp.compat.inputs import known_mistakes
+
+
+@pytest.mark.parametrize("missing", ["dict.txt", "train.bin", "valid.idx"])
+def test_a_missing_data_file(missing, text, tmp_path, fairseq_cli):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(text.data, data)
+    (data / missing).unlink()
+    with pytest.raises(UserError) as error:
+        fairseq_cli("train", text.train.replace(str(text.data), str(data)), "--max-update 1 --save-dir", tmp_path / "run")
+    assert str(data / missing).rsplit(".", 1)[0] in str(error.value) or "Dataset not found" in str(error.value)
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"neither of fairseq's formats"])
+def test_damaged_data(damage, text, tmp_path, fairseq_cli):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(text.data, data)
+    for name in ("train.bin", "train.idx"):
+        (data / name).write_bytes(damage)
+    with pytest.raises(UserError, match=f"{data}/train"):
+        fairseq_cli("train", text.train.replace(str(text.data), str(data)), "--max-update 1 --save-dir", tmp_path / "run")
+
+
+def test_no_batch_size(text, tmp_path, fairseq_cli):
+    with pytest.raises(UserError, match="--max-tokens or --batch-size"):
+        fairseq_cli("train", text.train.replace("--batch-size 8", ""), "--save-dir", tmp_path)
+
+
+def test_other_errors_pass():
+    with pytest.raises(AssertionError, match="a fault"), known_mistakes():
+        assert False, "a fault"
+    with pytest.raises(OSError, match="broken pipe"), known_mistakes():
+        raise OSError("broken pipe")
+
+
+def test_a_user_error_is_one_line():
+    error = UserError("two\nlines", command="plot")
+    assert str(error) == error.code == "fairseq_srupp plot: two lines"
+    assert isinstance(error, SystemExit)
+
+
+def test_a_user_error_survives_pickling():
+    import pickle
+
+    assert str(pickle.loads(pickle.dumps(UserError("x")))) == "fairseq_srupp: x"
+
+
+def test_errors_of_constructors_become_user_errors():
+    with pytest.raises(UserError, match="fairseq_srupp: 3 does not divide 7"), user_errors():
+        raise ValueError("3 does not divide 7")
+    with pytest.raises(KeyError), user_errors():
+        raise KeyError("a fault")

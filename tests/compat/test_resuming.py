@@ -1,0 +1,151 @@
+"""Training goes on from a whole checkpoint, and says clearly when it cannot."""
+
+import shutil
+
+import pytest
+import torch
+
+from fairseq_srupp.compat import resuming
+from fairseq_srupp.compat.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path, trained):
+    """A copy of the run of 4 updates."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def updates_in(path):
+    return torch.load(path, weights_only=True)["optimizer_history"][-1]["num_updates"]
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The `checkpoint_path`s that epoch iterators were given."""
+    from fairseq.data.iterators import EpochBatchIterator
+
+    paths = []
+    load_state_dict = EpochBatchIterator.load_state_dict
+
+    def spy(self, state):
+        paths.append(state["checkpoint_path"])
+        load_state_dict(self, state)
+
+    monkeypatch.setattr(EpochBatchIterator, "load_state_dict", spy)
+    return paths
+
+
+def go_on(fairseq_cli, text, run, *options):
+    fairseq_cli("train", text.train, "--save-interval-updates 2 --max-update 6 --save-dir", run, *options)
+
+
+def test_the_iterator_is_told_the_checkpoint(loaded, fairseq_cli, text, run):
+    go_on(fairseq_cli, text, run)
+    assert loaded == [str(run / "checkpoint_last.pt")]
+    go_on(fairseq_cli, text, run, "--max-update 8 --restore-file", run / "checkpoint_1_2.pt")
+    assert loaded[1:] == [str(run / "checkpoint_1_2.pt")]
+
+
+def test_a_truncated_last_checkpoint_is_skipped(loaded, fairseq_cli, text, run, caplog):
+    cut(run / "checkpoint_last.pt")
+    go_on(fairseq_cli, text, run)
+    assert loaded in ([str(run / "checkpoint_1_4.pt")], [str(run / "checkpoint_best.pt")])
+    assert "checkpoint_last.pt is damaged; going on from" in caplog.text
+    assert updates_in(run / "checkpoint_last.pt") == 6
+
+
+def test_the_newest_whole_one_is_taken(run):
+    for name in ("checkpoint_last.pt", "checkpoint_1_4.pt", "checkpoint_best.pt"):
+        cut(run / name)
+    assert resuming.restorable(str(run)) == str(run / "checkpoint_1_2.pt")
+
+
+def test_no_whole_one_is_left(fairseq_cli, text, run):
+    for path in run.glob("*.pt"):
+        cut(path)
+    with pytest.raises(UserError, match=f"{run}/checkpoint_last.pt is damaged"):
+        go_on(fairseq_cli, text, run)
+
+
+def test_a_last_checkpoint_with_code_in_it_is_not_skipped(run, evil):
+    shutil.copy(evil.path, run / "checkpoint_last.pt")
+    with pytest.raises(UserError, match="exec"):
+        resuming.restorable(str(run))
+    assert not evil.harm.exists()
+
+
+def test_a_kill_in_the_first_save_of_a_run(fairseq_cli, text, run, loaded):
+    """checkpoint_1_4.pt was written, its first copy was not finished."""
+    (run / "checkpoint_best.pt").unlink()
+    (run / "checkpoint_last.pt").rename(run / "checkpoint_last.pt.tmp")
+    cut(run / "checkpoint_last.pt.tmp")
+    go_on(fairseq_cli, text, run)
+    assert loaded == [str(run / "checkpoint_1_4.pt")]
+    assert not list(run.glob("*.tmp"))
+
+
+def test_an_old_format_is_whole(run):
+    state = torch.load(run / "checkpoint_last.pt", weights_only=True)
+    torch.save(state, run / "checkpoint_last.pt", _use_new_zipfile_serialization=False)
+    assert resuming.updates_of(str(run / "checkpoint_last.pt")) == 4
+    assert resuming.restorable(str(run)) is None
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    assert resuming.restorable(str(tmp_path)) is None
+
+
+def test_a_restore_file_that_is_not_there(fairseq_cli, text, tmp_path):
+    with pytest.raises(UserError, match="no such file: --restore-file nowhere.pt"):
+        fairseq_cli("train", text.train, "--save-dir", tmp_path, "--restore-file nowhere.pt")
+    with pytest.raises(UserError, match="no such file: --finetune-from-model nowhere.pt"):
+        fairseq_cli("train", text.train, "--save-dir", tmp_path, "--finetune-from-model nowhere.pt")
+
+
+def with_larger_dictionary(text, tmp_path):
+    data = shutil.copytree(text.data, tmp_path / "data")
+    with open(data / "dict.txt", "a") as dictionary:
+        dictionary.writelines(f"word{i} 1\n" for i in range(8))
+    return data
+
+
+def test_a_dictionary_that_does_not_fit_in_training(fairseq_cli, text, run, tmp_path):
+    data = with_larger_dictionary(text, tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint_last.pt does not fit.*embed_tokens.weight is \(16, 8\) there and \(24"):
+        fairseq_cli("train", text.train.replace(str(text.data), str(data)), "--save-dir", run)
+
+
+def test_a_dictionary_that_does_not_fit_in_evaluation(fairseq_cli, text, run, tmp_path):
+    data = with_larger_dictionary(text, tmp_path)
+    with pytest.raises(UserError, match="checkpoint_last.pt does not fit.*another dictionary"):
+        fairseq_cli("eval-lm", data, "--cpu --gen-subset valid --path", run / "checkpoint_last.pt")
+
+
+def test_another_architecture(fairseq_cli, text, run):
+    with pytest.raises(UserError, match=r"does not fit.*no parameter decoder.layers.1"):
+        go_on(fairseq_cli, text, run, "--decoder-layers 2")
+
+
+def test_another_optimizer(fairseq_cli, text, run):
+    with pytest.raises(UserError, match="reset-optimizer"):
+        go_on(fairseq_cli, text, run, "--optimizer sgd")
+
+
+def test_a_model_that_is_not_there(fairseq_cli, text):
+    with pytest.raises(UserError, match="no such file: nowhere.pt"):
+        fairseq_cli("eval-lm", text.data, "--cpu --path nowhere.pt")
+
+
+def test_other_errors_of_loading_pass(fairseq_cli, text, run, monkeypatch):
+    from fairseq.models.transformer_lm import TransformerLanguageModel
+
+    def fault(*args, **kwargs):
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(TransformerLanguageModel, "load_state_dict", fault)
+    with pytest.raises(ZeroDivisionError):
+        fairseq_cli("eval-lm", text.data, "--cpu --path", run / "checkpoint_last.pt")

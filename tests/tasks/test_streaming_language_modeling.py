@@ -1,0 +1,338 @@
+"""The streaming task under fairseq's own train, validate and eval-lm, run in this process."""
+
+import argparse
+import logging
+import re
+import shutil
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
+from fairseq_cli import eval_lm, interactive, train, validate
+
+import fairseq_srupp.models.srupp_lm  # noqa: F401
+from fairseq_srupp.data.byte_corpus import ByteRange, dictionary_lines, write_corpus
+from fairseq_srupp.tasks.streaming_language_modeling import (
+    StreamingLanguageModelingConfig,
+    StreamingLanguageModelingTask,
+)
+
+TASK = ["--task", "streaming_language_modeling", "--cpu", "--log-format", "simple"]
+SIZES = {"train": 3001, "valid": 302, "test": 1001}
+SRUPP = ["--arch", "srupp_lm", "--layers", "2", "--hidden-size", "16", "--attention-dim", "8"]
+TRANSFORMER = (
+    "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 "
+    "--decoder-attention-heads 1"
+).split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of byte data; the sizes of its splits are SIZES."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(3)
+    words = [bytes(random.choice(list(b"etaoinshrdlu"), 1 + i % 5).tolist()) for i in range(40)]
+    text = b" ".join(words[i] for i in random.zipf(1.3, 5000) % 40)
+    counts, splits = np.bincount(list(text), minlength=256), {}
+    for split, size in SIZES.items():
+        (folder / split).write_bytes(text[:size])
+        splits[split] = ByteRange(str(folder / split), 0, size)
+    write_corpus(splits, dictionary_lines(counts), str(folder / "bin"), lambda *_: None)
+    return str(folder / "bin")
+
+
+def run_train(corpus, save_dir, *arguments):
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps it from one run to the next
+    arguments = [*TASK, "--save-dir", str(save_dir), "--optimizer", "radam", "--lr", "0.01", *arguments]
+    args = options.parse_args_and_arch(options.get_training_parser(), [corpus, *map(str, arguments)])
+    train.main(convert_namespace_to_omegaconf(args))
+
+
+def run_eval_lm(corpus, checkpoint, *arguments):
+    """Loss in bits per token."""
+    words = [corpus, *TASK, "--path", str(checkpoint), "--gen-subset", "test", *map(str, arguments)]
+    args = options.parse_args_and_arch(options.get_eval_lm_parser(), words)
+    return float(eval_lm.main(convert_namespace_to_omegaconf(args))["loss"])
+
+
+def run_validate(corpus, checkpoint, *arguments):
+    words = [corpus, *TASK, "--path", str(checkpoint), "--valid-subset", "test", *map(str, arguments)]
+    args = options.parse_args_and_arch(options.get_validation_parser(), words)
+    override = options.parse_args_and_arch(options.get_validation_parser(), words, suppress_defaults=True)
+    with mock.patch.object(validate, "reset_logging"):  # would take pytest's handlers away
+        validate.main(convert_namespace_to_omegaconf(args), override_args=override)
+
+
+def logged(caplog, pattern):
+    """The first group of the pattern's last occurrence in the log."""
+    return re.findall(pattern, caplog.text)[-1]
+
+
+def parameters(save_dir):
+    return torch.load(save_dir / "checkpoint_last.pt", weights_only=True)["model"]
+
+
+def make_task(data, **config):
+    config = StreamingLanguageModelingConfig(data=str(data), dataset_impl=None, **config)
+    return StreamingLanguageModelingTask.setup_task(config)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """A folder with checkpoints of srupp_lm, the last in the middle of the second epoch."""
+    save_dir = tmp_path_factory.mktemp("trained")
+    options = ["--tokens-per-sample", 32, "--batch-size", 4, "--max-update", 30, "--save-interval-updates", 10]
+    run_train(corpus, save_dir, *SRUPP, *options, "--keep-interval-updates", 1, "--lr", 0.05)
+    return save_dir
+
+
+def test_a_model_without_memory_trains_and_evaluates_on_the_same_stream(corpus, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        run_train(corpus, tmp_path, *TRANSFORMER, "--tokens-per-sample", 32, "--batch-size", 4, "--max-epoch", 2)
+        assert "reads each segment by itself" in caplog.text
+        assert "train: 3,001 tokens in 4 rows of 750, 24 segments each" in caplog.text
+        loss = run_eval_lm(corpus, tmp_path / "checkpoint_last.pt", "--tokens-per-sample", 32)
+        assert logged(caplog, r"Evaluated ([\d,]+) tokens") == "1,000"
+        padded = run_eval_lm(corpus, tmp_path / "checkpoint_last.pt", "--tokens-per-sample", 32, "--batch-size", 31)
+        assert logged(caplog, r"Evaluated ([\d,]+) tokens") == "1,000"
+        run_validate(corpus, tmp_path / "checkpoint_last.pt", "--batch-size", 31)
+        assert float(logged(caplog, r"'test' subset \| loss ([\d.]+)")) == pytest.approx(padded, abs=1e-3)
+    assert 1 < loss < 4 and padded == pytest.approx(loss, abs=0.2)
+    assert not (tmp_path / "stream_states").exists()
+
+
+def test_validation_in_training_is_that_of_the_commands(corpus, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        options = ["--tokens-per-sample", 32, "--batch-size", 4, "--batch-size-valid", 3, "--max-update", 3]
+        run_train(corpus, tmp_path, *SRUPP, *options, "--valid-subset", "test", "--ignore-unused-valid-subsets")
+        in_training = float(logged(caplog, r"'test' subset \| loss ([\d.]+)"))
+        assert "test: 1,001 tokens in 3 rows of 334, 11 segments each" in caplog.text
+        run_validate(corpus, tmp_path / "checkpoint_last.pt", "--batch-size", 3, "--tokens-per-sample", 50)
+        assert float(logged(caplog, r"'test' subset \| loss ([\d.]+)")) == pytest.approx(in_training, abs=1.01e-3)
+    evaluated = run_eval_lm(corpus, tmp_path / "checkpoint_last.pt", "--batch-size", 3, "--tokens-per-sample", 7)
+    assert evaluated == pytest.approx(in_training, abs=1e-3)
+
+
+def test_every_token_but_the_first_is_scored(corpus, trained, caplog):
+    losses = []
+    for rows, tokens_per_sample in ((1, 100), (1, 7), (3, 100), (1001, 32)):
+        with caplog.at_level(logging.INFO):
+            arguments = ["--batch-size", rows, "--tokens-per-sample", tokens_per_sample]
+            losses.append(run_eval_lm(corpus, trained / "checkpoint_last.pt", *arguments))
+        assert logged(caplog, r"Evaluated ([\d,]+) tokens") == "1,000"
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[3] > losses[0] + 0.05  # a thousand rows of one pair have no context
+
+
+def test_state_files_are_those_of_the_checkpoints(trained):
+    named = {
+        torch.load(path, weights_only=True)["extra_state"]["train_iterator"]["stream"]["update"]
+        for path in trained.glob("checkpoint*.pt")
+    }
+    assert named == {None, 30}  # an epoch of 24 updates, of the second 6; what was saved at 10 and 20 is gone
+    assert [path.name for path in (trained / "stream_states").iterdir()] == ["update30.rank0.pt"]
+
+
+@pytest.mark.parametrize("update_freq", [1, 2])
+def test_a_stopped_run_goes_on_to_the_last_bit(corpus, tmp_path, caplog, update_freq):
+    options = [*SRUPP, "--tokens-per-sample", 16, "--batch-size", 4, "--update-freq", update_freq]
+    run_train(corpus, tmp_path / "whole", *options, "--max-update", 12, "--disable-validation")
+    run_train(corpus, tmp_path / "stopped", *options, "--max-update", 5, "--save-interval-updates", 2)
+    shutil.copytree(tmp_path / "stopped", tmp_path / "without")
+    run_train(corpus, tmp_path / "stopped", *options, "--max-update", 12, "--data-buffer-size", 0)
+    whole, resumed = parameters(tmp_path / "whole"), parameters(tmp_path / "stopped")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    shutil.rmtree(tmp_path / "without" / "stream_states")
+    with caplog.at_level(logging.WARNING):
+        run_train(corpus, tmp_path / "without", *options, "--max-update", 12, "--disable-validation")
+    assert "to rebuild the stream state" in caplog.text
+    other = parameters(tmp_path / "without")
+    assert not all(torch.equal(whole[name], other[name]) for name in whole)
+
+
+def test_starting_the_data_over(corpus, trained, tmp_path, caplog):
+    options = [*SRUPP, "--tokens-per-sample", 32, "--max-update", 32, "--disable-validation"]
+    shutil.copytree(trained, tmp_path / "run")
+    with pytest.raises(SystemExit, match="6 rows instead of 4.*--reset-dataloader"):
+        run_train(corpus, tmp_path / "run", *options, "--batch-size", 6)
+    with caplog.at_level(logging.INFO):
+        run_train(corpus, tmp_path / "run", *options, "--batch-size", 6, "--reset-dataloader")
+    assert "begin training epoch 1" in caplog.text and "rebuild" not in caplog.text
+    tuned = ["--finetune-from-model", trained / "checkpoint_last.pt"]
+    run_train(corpus, tmp_path / "tuned", *options, "--batch-size", 6, *tuned)
+    state = torch.load(tmp_path / "tuned" / "checkpoint_last.pt", weights_only=True)["extra_state"]["train_iterator"]
+    assert (state["epoch"], state["iterations_in_epoch"]) == (3, 0)  # 32 updates, 16 an epoch
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--max-tokens", 100], "needs --batch-size"),
+        (["--batch-size", 3001], "train has 3,001 tokens: too few for 3,001 rows"),
+        (["--batch-size", 4, "--tokens-per-sample", 0], "--tokens-per-sample must be at least 1"),
+        (["--batch-size", 4, "--valid-subset", "valid,other"], "no data for this split: .*/other.bin"),
+        (["--batch-size", 4, "--add-bos-token"], "--add-bos-token is not possible"),
+    ],
+)
+def test_bad_options_are_one_line(corpus, tmp_path, arguments, message):
+    with pytest.raises(SystemExit) as refusal:
+        run_train(corpus, tmp_path, *TRANSFORMER, *arguments, "--max-update", 1, "--ignore-unused-valid-subsets")
+    assert re.search(message, str(refusal.value)) and "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_many_rows_as_pairs(corpus, tmp_path):
+    run_train(corpus, tmp_path, *TRANSFORMER, "--batch-size", 3000, "--max-epoch", 1, "--disable-validation")
+
+
+@pytest.mark.parametrize("context", [32, 600])
+def test_context_window_is_refused(corpus, trained, context):
+    arguments = ["--context-window", context, "--tokens-per-sample", 600]
+    with pytest.raises(SystemExit, match="--context-window"):
+        run_eval_lm(corpus, trained / "checkpoint_last.pt", *arguments)
+
+
+def test_missing_or_foreign_dictionary(tmp_path):
+    for data, message in ((None, "needs the folder"), (tmp_path / "nowhere", "dict.txt is missing")):
+        with pytest.raises(SystemExit, match=message):
+            StreamingLanguageModelingTask.setup_task(StreamingLanguageModelingConfig(data=data and str(data)))
+    (tmp_path / "dict.txt").write_text("a b c\n")
+    with pytest.raises(SystemExit, match="is no dictionary"):
+        make_task(tmp_path)
+
+
+def test_training_and_evaluation_of_one_split_are_different_streams(corpus):
+    task = make_task(corpus, tokens_per_sample=32)
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    training = task.get_batch_iterator(dataset, max_sentences=7, update_epoch_batch_itr=False)
+    evaluation = task.get_batch_iterator(dataset, max_sentences=7)
+    assert training.first_batch["net_input"]["stream"] == ("train", 1, 0)
+    assert evaluation.first_batch["net_input"]["stream"][0] != "train"
+    found = [sum(batch["ntokens"] for batch in itr.next_epoch_itr()) for itr in (training, evaluation)]
+    assert found == [3000 // 7 * 7, 3000]
+    assert task.get_batch_iterator(dataset, max_sentences=7, update_epoch_batch_itr=False) is training
+    assert task.get_batch_iterator(dataset, max_sentences=8) is not evaluation
+
+
+def test_ranks_share_the_rows_out_and_run_equally_many_batches(corpus):
+    task = make_task(corpus, tokens_per_sample=32)
+    task.load_dataset("test")
+    ranks = [task.get_batch_iterator(task.dataset("test"), max_sentences=4, num_shards=3, shard_id=r) for r in range(3)]
+    batches = [list(rank.next_epoch_itr(shuffle=True)) for rank in ranks]
+    assert [len(of_rank) for of_rank in batches] == [3, 3, 3]  # 84 pairs a row
+    assert sum(batch["ntokens"] for of_rank in batches for batch in of_rank) == 1000
+    whole = task.dataset("test").stream.take(np.arange(0, 1001))
+    for rank, of_rank in enumerate(batches):
+        target = torch.cat([batch["target"] for batch in of_rank], 1)
+        text = target[target != task.dictionary.pad()].numpy()
+        assert (text == whole[1 + rank * 336 : 1 + rank * 336 + len(text)]).all()
+
+
+def test_data_in_shards_take_turns(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "second")
+    shutil.copy(tmp_path / "second" / "valid.bin", tmp_path / "second" / "train.bin")
+    shutil.copy(tmp_path / "second" / "valid.idx", tmp_path / "second" / "train.idx")
+    task = make_task(f"{corpus}:{tmp_path / 'second'}")
+    lengths = []
+    for epoch in (1, 2, 3):
+        task.load_dataset("train", epoch=epoch)
+        lengths.append(len(task.dataset("train").stream))
+    assert lengths == [3001, 302, 3001] and task.has_sharded_data("train")
+
+
+class Successor(FairseqIncrementalDecoder):
+    """Predicts the dictionary's next symbol after each but eos; knows nothing of what came before it."""
+
+    def forward(self, prev_output_tokens, encoder_out=None, incremental_state=None, src_lengths=None):
+        tokens = prev_output_tokens[:, -1:] if incremental_state is not None else prev_output_tokens
+        scores = torch.nn.functional.one_hot((tokens + 1) % len(self.dictionary), len(self.dictionary))
+        return 9.0 * scores.float(), None
+
+
+@pytest.fixture
+def alphabet(tmp_path):
+    """A task whose dictionary is the lower-case letters in order, and a model that spells them."""
+    (tmp_path / "dict.txt").write_text("".join(f"{chr(c)} 1\n" for c in range(97, 123)))
+    task = make_task(tmp_path)
+    return task, FairseqLanguageModel(Successor(task.dictionary))
+
+
+def infer(alphabet, lines, **generation):
+    task, model = alphabet
+    tokens, lengths = task.get_interactive_tokens_and_lengths([" ".join(line) for line in lines], lambda line: line)
+    dataset = task.build_dataset_for_inference(tokens, lengths)
+    generator = task.build_generator([model.eval()], argparse.Namespace(**generation))
+    found = {}
+    for batch in task.get_batch_iterator(dataset, max_sentences=8).next_epoch_itr(shuffle=False):
+        for i, hypotheses in zip(batch["id"].tolist(), task.inference_step(generator, [model], batch)):
+            found[i] = hypotheses[0]
+    return [found[i] for i in range(len(lines))]
+
+
+def spelled(task, hypotheses):
+    return [task.dictionary.string(hypothesis["tokens"], separator="") for hypothesis in hypotheses]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_prompts_are_continued_from_their_first_token(alphabet, beam):
+    # Generation from an end of sentence would begin with anything, and with the prompt's second token if it began
+    # there: the letters say which one came first.
+    found = infer(alphabet, ["c", "cdx", "mn"], beam=beam, max_len_b=5)
+    assert spelled(alphabet[0], found) == ["cdefgh", "cdxyz", "mnopqr"]  # </s> follows z
+    for hypothesis in found:
+        assert hypothesis["positional_scores"][0] == 0
+        assert len(hypothesis["positional_scores"]) == len(hypothesis["tokens"])
+
+
+def test_an_empty_prompt_is_an_end_of_sentence_or_the_newline_of_byte_text(alphabet, tmp_path):
+    task, _ = alphabet
+    sources = []
+    for line in ("", "<0x0A> 9\n"):
+        with open(tmp_path / "dict.txt", "a") as f:
+            f.write(line)
+        task = make_task(tmp_path)
+        dataset = task.build_dataset_for_inference([torch.tensor([task.dictionary.eos()])], [1])
+        sources.append(dataset.collater([dataset[0]])["net_input"]["src_tokens"].tolist())
+    assert sources == [[[task.dictionary.eos()]], [[task.dictionary.index("<0x0A>")]]]
+
+
+def test_a_text_is_scored_from_its_second_token_on(alphabet):
+    (found,) = infer(alphabet, ["cdx"], score_reference=True)
+    assert spelled(alphabet[0], [found]) == ["dx"]
+    right, wrong = found["positional_scores"].tolist()
+    assert right > -0.01 and wrong < -8
+
+
+def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys):
+    (tmp_path / "lines").write_text("the  squid\nA\n")
+    words = [corpus, *TASK, "--path", str(trained / "checkpoint_last.pt"), "--input", str(tmp_path / "lines")]
+    words += ["--bpe", "raw_bytes", "--beam", "2", "--max-len-a", "1", "--max-len-b", "9", "--buffer-size", "2"]
+    args = options.parse_args_and_arch(options.get_interactive_generation_parser(), words)
+    interactive.main(convert_namespace_to_omegaconf(args))
+    shown = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines() if line.startswith(("D-", "H-")))
+    assert shown["D-0"].split("\t")[1].startswith("the  s\ufffduid")  # the corpus has no q
+    assert len(shown["H-0"].split("\t")[1].split()) > len("the  squid")
+    assert shown["H-1"].split("\t")[1].startswith("<unk> ")
+
+
+def test_generation_from_a_stream_is_refused(corpus):
+    task = make_task(corpus)
+    task.load_dataset("test")
+    batch = task.get_batch_iterator(task.dataset("test")).first_batch
+    with pytest.raises(SystemExit, match="use fairseq-interactive"):
+        task.inference_step(None, [], batch)
