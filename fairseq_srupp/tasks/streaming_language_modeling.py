@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _TRAINING_STREAM = "train"
 """Name of the training stream in segment keys, whatever --train-subset is; evaluation never uses it."""
+_NOT_GIVEN = object()
 
 
 @dataclass
@@ -135,7 +136,7 @@ class StreamingLanguageModelingTask(FairseqTask):
         disable_iterator_cache=False,
         skip_remainder_batch=False,
         grouped_shuffling=False,
-        update_epoch_batch_itr=None,
+        update_epoch_batch_itr=_NOT_GIVEN,
     ):
         """Lay a stream out in max_sentences rows for each of num_shards ranks, and iterate over its segments.
 
@@ -160,7 +161,7 @@ class StreamingLanguageModelingTask(FairseqTask):
                 disable_iterator_cache=disable_iterator_cache,
             )
         # Of fairseq's callers, only the one that trains passes this argument.
-        training = update_epoch_batch_itr is not None
+        training = update_epoch_batch_itr is not _NOT_GIVEN
         key = (dataset, self.model, training, max_sentences, num_shards, shard_id)
         if not disable_iterator_cache and key in self.dataset_to_epoch_iter:
             return self.dataset_to_epoch_iter[key]

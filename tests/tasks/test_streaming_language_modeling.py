@@ -215,17 +215,18 @@ def test_missing_or_foreign_dictionary(tmp_path):
         make_task(tmp_path)
 
 
-def test_training_and_evaluation_of_one_split_are_different_streams(corpus):
+@pytest.mark.parametrize("given", [False, True, None])
+def test_training_and_evaluation_of_one_split_are_different_streams(corpus, given):
     task = make_task(corpus, tokens_per_sample=32)
     task.load_dataset("train")
     dataset = task.dataset("train")
-    training = task.get_batch_iterator(dataset, max_sentences=7, update_epoch_batch_itr=False)
+    training = task.get_batch_iterator(dataset, max_sentences=7, update_epoch_batch_itr=given)
     evaluation = task.get_batch_iterator(dataset, max_sentences=7)
     assert training.first_batch["net_input"]["stream"] == ("train", 1, 0)
     assert evaluation.first_batch["net_input"]["stream"][0] != "train"
     found = [sum(batch["ntokens"] for batch in itr.next_epoch_itr()) for itr in (training, evaluation)]
     assert found == [3000 // 7 * 7, 3000]
-    assert task.get_batch_iterator(dataset, max_sentences=7, update_epoch_batch_itr=False) is training
+    assert task.get_batch_iterator(dataset, max_sentences=7, update_epoch_batch_itr=given) is training
     assert task.get_batch_iterator(dataset, max_sentences=8) is not evaluation
 
 
