@@ -4,6 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+# The tensors of the tests are tiny: threads would only wait for each other. Tests of threading set their own number.
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def awake():

@@ -152,6 +152,8 @@ class SRUppStack(nn.Module):
         mask = causal_mask(x.size(0), _memory_length(state), device=x.device)
         ends = []
         for layer, (c, memory) in zip(self.layers, state):
+            if memory is not None:
+                memory = memory.to(x.dtype)  # a run may go on in another precision
             h, c, _ = self._run(layer, x, c, context=memory, mask=mask, padding_mask=padding_mask)
             ends.append(LayerState(c.detach(), _last_inputs(memory, x, mem_len) if layer.attention else None))
             x = h

@@ -311,3 +311,12 @@ def test_half_precision_and_autocast_follow_single_precision(awake):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert F.mse_loss(stack(x).float(), expected) < 1e-3
     assert F.mse_loss(stack.bfloat16()(x.bfloat16()).float(), expected) < 1e-3
+
+
+def test_a_state_of_another_precision_can_be_continued(awake):
+    stack, x = stack_of(awake), inputs(8)
+    _, state = stack.forward_segment(x[:4], mem_len=4)
+    expected, _ = stack.forward_segment(x[4:], state, mem_len=4)
+    single = [layer._replace(c=layer.c.float()) for layer in state]
+    out, _ = stack.bfloat16().forward_segment(x[4:].bfloat16(), single, mem_len=4)
+    assert F.mse_loss(out.double(), expected) < 1e-3

@@ -177,7 +177,7 @@ def test_nan_in_gives_nan_out_there_only(make_inputs, results, dtype, argument):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_of_outputs(dtype):
-    """With the reset gate shut, h is x: every finite value there is must survive, and infinities too."""
+    """With the reset gate shut, h is x: every finite value there is must survive."""
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     x = x[~x.isnan()][None, None]
     u = torch.zeros(1, 1, 3, x.shape[-1], dtype=dtype)
@@ -189,7 +189,7 @@ def test_rounding_of_outputs(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_is_to_nearest_even(dtype):
-    """c is saved and h stored as PyTorch itself would round them, subnormal and overflowing values included."""
+    """h is stored as PyTorch itself would round it, subnormal and overflowing values included."""
     generator = torch.Generator().manual_seed(0)
     scale = torch.logspace(-46, 38, 40000, dtype=torch.float64)
     c0 = (torch.randn(40000, generator=generator, dtype=torch.float64) * scale).float()[None]

@@ -31,7 +31,7 @@ def by_hand(u, x, weight_c, bias, c0, mask, padding, backwards: bool, row: int, 
     return [h[t] for t in steps], c
 
 
-@pytest.mark.parametrize("masked, padded, bidirectional", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("masked, padded, bidirectional", list(itertools.product([False, True], repeat=3)))
 def test_equations(make_inputs, make_options, masked, padded, bidirectional):
     length, batch, channels = 6, 3, 4
     u, x, weight_c, bias, c0 = (t.detach() for t in make_inputs(length, batch, channels, torch.float64))
