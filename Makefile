@@ -9,7 +9,6 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 READY := $(VENV)/ready
 PINS := $(VENV)/constraints.txt
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
-PIN = sed -n 's/^torch==//p' constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench-op bench wheel again
@@ -49,39 +48,33 @@ endif
 endif
 
 $(VENV)/made:
-	@set -e; python="$(PYTHON)"; \
+	@set -e; python="$(PYTHON)"; suitable='import sys; sys.exit(sys.version_info < (3, 10))'; \
+	stop() { echo "make setup: $$1" >&2; exit 1; }; \
 	for candidate in $(PYTHONS); do \
-	  if [ -z "$$python" ] && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
-	  then python=$$candidate; fi; \
+	  if [ -z "$$python" ] && $$candidate -c "$$suitable" 2>/dev/null; then python=$$candidate; fi; \
 	done; \
-	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
-	  echo "make setup: needs Python 3.10 or later$${python:+, and $$python is not}; name one with PYTHON=" >&2; exit 1; \
-	fi; \
+	"$${python:-false}" -c "$$suitable" 2>/dev/null || stop "needs Python 3.10 or later, as PYTHON="; \
 	headers=$$("$$python" -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
-	if [ ! -f "$$headers/Python.h" ]; then \
-	  echo "make setup: $$python has no headers to build with (Debian and Ubuntu: apt-get install python3-dev)" >&2; exit 1; \
-	fi; \
-	if ! command -v $${CXX:-c++} >/dev/null; then \
-	  echo "make setup: needs a C++ compiler (Debian and Ubuntu: apt-get install g++)" >&2; exit 1; \
-	fi; \
+	[ -f "$$headers/Python.h" ] || stop "$$python has no C headers (Debian: apt-get install python3-dev)"; \
+	command -v $${CXX:-c++} >/dev/null || stop "needs a C++ compiler (Debian: apt-get install g++)"; \
 	echo "[1/5] $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV); \
 	$(PIP) install --quiet --upgrade pip; \
 	touch $@
 
-# Each step finds done what an interrupted run has done. torch is installed by itself: what needs it to be built comes
-# later, without build isolation, which would download a second one.
+# Each step finds done what an interrupted run has done. torch is installed by itself: what needs it to be
+# built comes later, without build isolation, which would download a second one.
 $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc -type f)
-	@set -e; \
-	have=$$($(RUN) -c 'import importlib.metadata as m; print(m.version("torch").split("+")[0])' 2>/dev/null || true); \
-	want="$(TORCH)"; \
+	@set -e; want="$(TORCH)"; \
+	have=$$($(RUN) -c 'from importlib import metadata; print(metadata.version("torch"))' 2>/dev/null || true); \
+	have=$${have%%+*}; \
 	if [ -z "$$want" ]; then \
-	  case "$$have" in 2.[1-9][0-9]*|[3-9].*) want=$$have;; *) want=$$($(PIN));; esac; \
+	  case "$$have" in 2.[1-9][0-9]*|[3-9].*) want=$$have;; \
+	    *) want=$$(sed -n 's/^torch==//p' constraints.txt);; esac; \
 	fi; \
-	want=$${want%%+*}; \
-	sed "s/^torch==.*/torch==$$want/" constraints.txt > $(PINS); \
-	if [ "$$have" = "$$want" ]; then echo "[2/5] torch $$have is there"; \
-	else echo "[2/5] torch $$want"; $(PIP) install -c $(PINS) "torch==$(or $(TORCH),$$want)"; fi; \
+	sed "s/^torch==.*/torch==$${want%%+*}/" constraints.txt > $(PINS); \
+	if [ "$$have" = "$${want%%+*}" ]; then echo "[2/5] torch $$have is there"; \
+	else echo "[2/5] torch $$want"; $(PIP) install -c $(PINS) "torch==$$want"; fi; \
 	echo "[3/5] what is needed to build"; \
 	$(PIP) install --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
 	echo "[4/5] fairseq (about 4 minutes where it has to be built)"; \

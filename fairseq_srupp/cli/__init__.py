@@ -1,7 +1,7 @@
 """The command line: `python -m fairseq_srupp COMMAND`.
 
-Each command is one module with `add_arguments(parser)` and `run(args) -> int`, the exit status. A module is imported
-when its command is called, so that `info` and `user-dir` work where fairseq is not installed.
+Each command is one module with `add_arguments(parser)` and `run(args) -> int`, the exit status. A module
+is imported when its command is called, so that `info` and `user-dir` work where fairseq is not installed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def _overview() -> argparse.ArgumentParser:
         prog="python -m fairseq_srupp",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="SRU++ for fairseq.",
-        epilog=f"commands:\n{lines}\n\npython -m fairseq_srupp COMMAND --help tells the options of a command.",
+        epilog=f"commands:\n{lines}\n\npython -m fairseq_srupp COMMAND --help tells a command's options.",
     )
     parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of those below")
     return parser

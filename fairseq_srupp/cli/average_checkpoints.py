@@ -24,10 +24,14 @@ _DROPPED_STATE = ("ema", "ema_fp32_params")  # of extra_state: parameters that a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--inputs", nargs="+", metavar="FILE", help="the checkpoints")
-    source.add_argument("--dir", metavar="DIR", help="a --save-dir of fairseq-train, from which --last takes them")
+    source.add_argument(
+        "--dir", metavar="DIR", help="a --save-dir of fairseq-train, from which --last takes them"
+    )
     parser.add_argument("--last", type=int, metavar="N", help="with --dir: the newest N checkpoints")
     parser.add_argument(
-        "--by", choices=sorted(_KINDS), help="with --dir: count those of whole epochs (checkpoint3.pt) or those of "
+        "--by",
+        choices=sorted(_KINDS),
+        help="with --dir: count those of whole epochs (checkpoint3.pt) or those of "
         "updates (checkpoint_3_5000.pt); needed where there are both",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="where the average goes")
@@ -36,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     paths = args.inputs or _newest(args.dir, args.last, args.by)
     states = [_read(path) for path in paths]
-    newest = max(states, key=lambda state: _updates(state))
+    newest = max(states, key=_updates)
     averaged = {name: newest[name] for name in _KEPT if name in newest}
     averaged["model"] = average([state["model"] for state in states], paths)
     criteria = [state.get("criterion") for state in states]
     averaged["criterion"] = average(criteria, paths) if all(criteria) else None
     extra_state = newest.get("extra_state") or {}
-    averaged["extra_state"] = {name: value for name, value in extra_state.items() if name not in _DROPPED_STATE}
+    averaged["extra_state"] = {name: extra_state[name] for name in extra_state if name not in _DROPPED_STATE}
     save_whole(averaged, args.output)
     print(f"averaged {len(paths)} checkpoints into {args.output}:")
     for path, state in zip(paths, states):
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def average(models: List[Dict[str, torch.Tensor]], paths: List[str]) -> Dict[str, torch.Tensor]:
     """The mean of state dicts, summed in fp64, in the dtypes of the first. What is tied there stays tied.
 
-    `paths` says where they come from. Raises: UserError when names or shapes differ, or an integer tensor does.
+    `paths` says where they come from. Raises: UserError when names, shapes or integer tensors differ.
     """
     first = models[0]
     for model, path in zip(models, paths):
@@ -77,11 +81,13 @@ def _mean(tensors: List[torch.Tensor]) -> torch.Tensor:
     return (total / len(tensors)).to(tensors[0].dtype)
 
 
-def _check_same(first: Dict[str, torch.Tensor], first_path: str, other: Dict[str, torch.Tensor], path: str) -> None:
-    for here, there, in_path, not_in_path in ((first, other, first_path, path), (other, first, path, first_path)):
-        missing = [name for name in here if name not in there]
-        if missing:
-            raise UserError(f"{missing[0]} is in {in_path} but not in {not_in_path}: not the same model", _COMMAND)
+def _check_same(
+    first: Dict[str, torch.Tensor], first_path: str, other: Dict[str, torch.Tensor], path: str
+) -> None:
+    different = sorted(first.keys() ^ other.keys())
+    if different:
+        there, not_there = (first_path, path) if different[0] in first else (path, first_path)
+        raise UserError(f"{different[0]} is in {there} but not in {not_there}: not the same model", _COMMAND)
     for name, tensor in first.items():
         if tensor.shape != other[name].shape:
             shapes = f"{tuple(tensor.shape)} in {first_path} and {tuple(other[name].shape)} in {path}"
@@ -117,8 +123,10 @@ def _newest(folder: str, number: int, kind: str) -> List[str]:
     if not found:
         raise UserError(f"{folder} holds no checkpoints of {kind or 'epochs or updates'}", _COMMAND)
     if len(found) > 1:
-        raise UserError(f"{folder} holds checkpoints of epochs and of updates; say --by epochs or --by updates", _COMMAND)
+        raise UserError(f"{folder} holds both kinds; say --by epochs or --by updates", _COMMAND)
     ((name, paths),) = found.items()
     if len(paths) < number:
-        raise UserError(f"{folder} holds {len(paths)} checkpoints of {name}, fewer than --last {number}", _COMMAND)
+        raise UserError(
+            f"{folder} holds {len(paths)} checkpoints of {name}, fewer than --last {number}", _COMMAND
+        )
     return paths[-number:]

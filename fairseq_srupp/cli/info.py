@@ -1,12 +1,12 @@
-"""Print versions, devices, and which backends of the recurrence op work here; where one does not, why and what to do."""
+"""Print versions, devices, and which backends of the recurrence op work here, or why not and what to do."""
 
 import argparse
 import importlib.metadata
-import os
 import platform
 from typing import Iterator, Tuple
 
 import fairseq_srupp
+from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 _PACKAGES = (("torch",), ("numpy",), ("fairseq-fixed", "fairseq"))
 
@@ -21,7 +21,7 @@ def _version(names: Tuple[str, ...]) -> str:
 
 
 def _versions() -> Iterator[Tuple[str, str]]:
-    yield "fairseq_srupp", f"{fairseq_srupp.__version__} in {os.path.dirname(os.path.abspath(fairseq_srupp.__file__))}"
+    yield "fairseq_srupp", f"{fairseq_srupp.__version__} in {PACKAGE_DIR}"
     yield "python", platform.python_version()
     for names in _PACKAGES:
         yield names[-1], _version(names)
@@ -32,14 +32,12 @@ def _devices() -> Iterator[Tuple[str, str]]:
 
     yield "CPU threads", str(torch.get_num_threads())
     if not torch.cuda.is_available():
-        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-        yield "GPUs", f"none ({built})"
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        yield "GPUs", f"none (torch is built {built})"
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        yield f"GPU {index}", (
-            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
-            f"compute capability {properties.major}.{properties.minor}"
-        )
+        capability = f"compute capability {properties.major}.{properties.minor}"
+        yield f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {capability}"
 
 
 def _backends() -> Iterator[Tuple[str, str]]:
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import torch  # noqa: F401
     except ImportError:
-        print("torch cannot be imported: nothing else can be told. `make setup` or `pip install torch` installs it.")
+        print("torch cannot be imported: `make setup` or `pip install torch` installs it")
         return 1
     _print("devices", _devices())
     _print("backends of the recurrence op", _backends())

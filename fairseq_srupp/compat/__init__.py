@@ -1,4 +1,4 @@
-"""Repairs of fairseq 0.12 on current torch, numpy and Python; each file is one subject, with its reason and its end.
+"""Repairs of fairseq 0.12 on current torch, numpy and Python; a file a subject, with its reason and its end.
 
 fairseq is repaired where it stands, in memory, when `--user-dir` imports the plugin: `models/__init__.py` and
 `tasks/__init__.py` call `apply()`. Importing this package imports neither fairseq nor torch.
@@ -29,6 +29,16 @@ def apply() -> None:
     )
 
     for repair in (
-        noise, numpy2, batching, weights_only, command_line, devices, inputs, processes, saving, resuming, user_dir,
+        noise,
+        numpy2,
+        batching,
+        weights_only,
+        command_line,
+        devices,
+        inputs,
+        processes,
+        saving,
+        resuming,
+        user_dir,
     ):
         repair.apply()

@@ -10,8 +10,8 @@ from typing import IO, Iterator
 def atomic_write(path: str, mode: str = "wb", suffix: str = ".tmp") -> Iterator[IO]:
     """A file opened for writing that takes the name `path` only when the block has ended without an error.
 
-    Until then its name is `path + suffix`, in the same folder. Whatever stops the process, the old content of `path`
-    or the new one is there, never a part; the bytes are on the disk before the name changes.
+    Until then its name is `path + suffix`, in the same folder. Whatever stops the process, the old content
+    of `path` or the new one is there, never a part; the bytes are on the disk before the name changes.
     """
     temporary = path + suffix
     try:

@@ -1,8 +1,8 @@
 """No sentence is lost when batches are made.
 
-fairseq's `batch_by_size` (in fairseq-fixed 0.12.3, and on fairseq's main branch since 2022) drops the last batch when
-its size is not a multiple of `--required-batch-size-multiple`, which is 8 by default: fairseq-generate then leaves up
-to a batch of test sentences untranslated, fairseq-validate and fairseq-eval-lm leave them unscored, all without a
+fairseq's `batch_by_size` (0.12.2 and later; facebookresearch/fairseq#5036) drops the last batch when its
+size is not a multiple of `--required-batch-size-multiple`, which is 8 by default: fairseq-generate leaves up
+to a batch of test sentences untranslated, validation and fairseq-validate leave them unscored, without a
 word; with no sentences at all it fails with an IndexError. May go when the last batch is kept.
 """
 

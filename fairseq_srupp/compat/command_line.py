@@ -1,8 +1,9 @@
 """What options mean on the command line.
 
-- `--bf16` (and `--memory-efficient-bf16`, which implies it) switches fairseq (0.12) to TPUs: `parse_args_and_arch` sets
-  `tpu`, and training dies without torch_xla. bfloat16 has since come to GPUs and CPUs, where fairseq's own code for
-  it works. TPUs are used when `--tpu` is given. May go when `--bf16` no longer implies `--tpu` in fairseq.
+- `--bf16` (and `--memory-efficient-bf16`, which implies it) switches fairseq (0.12) to TPUs:
+  `parse_args_and_arch` sets `tpu`, and training dies without torch_xla. bfloat16 has since come to GPUs
+  and CPUs, where fairseq's own code for it works. TPUs are used when `--tpu` is given. May go when
+  `--bf16` no longer implies `--tpu` in fairseq.
 - `fairseq-validate` without `--task` dies with `KeyError: None`, in all versions.
 """
 

@@ -1,7 +1,8 @@
 """Options that need a device which is not there.
 
-fairseq (0.12) answers `--fp16` on a CPU with an AssertionError of torch's CUDA initialisation, computes in fp32 under
-`--amp` without a word, and waits for NCCL or finds no attribute of None. May go when fairseq checks them itself.
+fairseq (0.12) answers `--fp16` on a CPU with an AssertionError of torch's CUDA initialisation, computes in
+fp32 under `--amp` without a word, and waits for NCCL or finds no attribute of None. May go when fairseq
+checks them itself.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Mistakes of the user, told in one line.
 
-fairseq's entry points (`fairseq-train` and the others) are not ours, so a mistake has to reach the user through
-them: a `SystemExit` with a message is printed by Python itself to stderr, without a traceback, and ends the
-process with status 1; fairseq, hydra and torch's launchers let it pass.
+fairseq's entry points (`fairseq-train` and the others) are not ours, so a mistake has to reach the user
+through them: a `SystemExit` with a message is printed by Python itself to stderr, without a traceback, and
+ends the process with status 1; fairseq, hydra and torch's launchers let it pass.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ from typing import Iterator, Optional, Tuple, Type
 class UserError(SystemExit):
     """A mistake of the user: bad input, an impossible option, a missing file.
 
-    `raise UserError("--hidden-size 100 is not divisible by --attention-heads 3")` ends the program with exactly
-    one line on stderr, `fairseq_srupp: --hidden-size ...`, and status 1. Say what is wrong, where, and what was
-    expected. Not for faults of the program itself: those keep their traceback.
+    `raise UserError("--hidden-size 100 is not divisible by --attention-heads 3")` ends the program with
+    exactly one line on stderr, `fairseq_srupp: --hidden-size ...`, and status 1. Say what is wrong, where,
+    and what was expected. Not for faults of the program itself: those keep their traceback.
 
     `command` names a subcommand of `python -m fairseq_srupp`, which the line then starts with.
     """

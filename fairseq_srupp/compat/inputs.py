@@ -1,7 +1,7 @@
-"""Files that are missing or hold something else, and options that were forgotten: one line instead of a traceback.
+"""Missing files, damaged files and forgotten options: one line instead of a traceback.
 
-fairseq (0.12) lets the exceptions of the file system, and its own assertions, through to the user. Programming errors
-keep their traceback. May go when fairseq's entry points do this.
+fairseq (0.12) lets the exceptions of the file system, and its own assertions, through to the user.
+Programming errors keep their traceback. May go when fairseq's entry points do this.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _MEANT_FOR_USERS = re.compile(
 
 @contextlib.contextmanager
 def known_mistakes() -> Iterator[None]:
-    """Within the block, missing or unreadable files, and what fairseq says to its users, become UserErrors."""
+    """Within the block, missing or unreadable files and what fairseq tells its users become UserErrors."""
     try:
         yield
     except OSError as error:
@@ -43,7 +43,11 @@ def apply() -> None:
     from fairseq.tasks.translation import TranslationTask
 
     # fairseq-hydra-train does not come past call_main, so what reads files is guarded too.
-    for owner, name in ((tasks, "setup_task"), (LanguageModelingTask, "load_dataset"), (TranslationTask, "load_dataset")):
+    for owner, name in (
+        (tasks, "setup_task"),
+        (LanguageModelingTask, "load_dataset"),
+        (TranslationTask, "load_dataset"),
+    ):
 
         @wrap(owner, name)
         def guarded(original, *args, **kwargs):
@@ -55,4 +59,4 @@ def apply() -> None:
         try:
             return original(path, *args, **kwargs)
         except (AssertionError, ValueError, struct.error) as error:
-            raise UserError(f"{path}.bin and .idx are empty, damaged, or not written by fairseq-preprocess") from error
+            raise UserError(f"{path}.bin and .idx are empty, damaged or not of fairseq-preprocess") from error

@@ -1,9 +1,9 @@
-"""Warnings about fairseq's own code, which its users can do nothing about; they would bury a line that matters.
+"""Warnings about fairseq's own code, which its users cannot mend and which would bury a line that matters.
 
-fairseq (0.12) uses `torch.cuda.amp.autocast` (deprecated since torch 2.4) in every training step, asks for pinned
-memory on machines without a GPU, mixes the types of attention masks (deprecated since torch 2.0), gives
-DistributedDataParallel `broadcast_buffers` (deprecated since torch 2.12), and calls hydra as in version 1.0. Each
-filter may go with the call that it is about.
+fairseq (0.12) uses `torch.cuda.amp.autocast` (deprecated since torch 2.4) in every training step, asks for
+pinned memory on machines without a GPU, mixes the types of attention masks (deprecated since torch 2.0),
+gives DistributedDataParallel `broadcast_buffers` (deprecated in torch 2.13), and calls hydra as in
+version 1.0. Each filter may go with the call that it is about.
 """
 
 import warnings

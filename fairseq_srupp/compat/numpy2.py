@@ -1,9 +1,10 @@
 """numpy 2 took away names that fairseq uses.
 
-`np.compat.long` (gone in numpy 2.0) stands in fairseq's token_block_dataset, where fairseq-interactive with a language
-model meets it, and in language_pair_dataset; `percentile(interpolation=)` (gone in numpy 2.4) in data_utils: both of
-these for `--num-batch-buckets`. Those modules get a numpy that still has the names; numpy itself is left as it is. The
-removed names in fairseq's speech code stay broken, as other things there are. May go when fairseq no longer uses them.
+`np.compat.long` (gone in numpy 2.0) stands in fairseq's token_block_dataset, where fairseq-interactive
+with a language model meets it, and in language_pair_dataset; `percentile(interpolation=)` (gone in numpy
+2.4) in data_utils: both of these for `--num-batch-buckets`. Those modules get a numpy that still has the
+names; numpy itself is left as it is. The removed names in fairseq's speech code stay broken, as other
+things there are. May go when fairseq no longer uses them.
 """
 
 import importlib
@@ -11,7 +12,11 @@ import types
 
 import numpy
 
-_MODULES = ("fairseq.data.token_block_dataset", "fairseq.data.language_pair_dataset", "fairseq.data.data_utils")
+_MODULES = (
+    "fairseq.data.token_block_dataset",
+    "fairseq.data.language_pair_dataset",
+    "fairseq.data.data_utils",
+)
 
 
 class NumpyBefore2(types.ModuleType):

@@ -1,4 +1,4 @@
-"""How the repairs take hold: a function of fairseq is replaced by one that gets the original as its first argument."""
+"""How the repairs take hold: a function of fairseq is replaced by one that gets the original first."""
 
 import functools
 import inspect
@@ -8,8 +8,9 @@ from typing import Any, Callable
 def wrap(owner: Any, name: str) -> Callable[[Callable], Callable]:
     """Decorator: `owner.name`, a function of a module or a method of a class, becomes the decorated function.
 
-    It is called with the original in front of the arguments. fairseq keeps state in attributes of its functions
-    (`save_checkpoint.best`) and finds the functions through their modules, so the replacement carries it on.
+    It is called with the original in front of the arguments. fairseq keeps state in attributes of its
+    functions (`save_checkpoint.best`) and finds the functions through their modules, so the replacement
+    carries it on.
     """
     original = getattr(owner, name)
     is_static = inspect.isclass(owner) and isinstance(inspect.getattr_static(owner, name), staticmethod)

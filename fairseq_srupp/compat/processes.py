@@ -1,10 +1,10 @@
 """Several processes on the CPU, and under torchrun.
 
-fairseq (0.12) spawns one process per GPU, so none on the CPU; ignores torchrun's environment unless the number of
-GPUs, or `--distributed-world-size`, is above 1; divides by the number of GPUs; gathers Python objects through CUDA
-memory; and gives DistributedDataParallel a device number, which it must not have on the CPU. Training on the CPU with
-`--distributed-world-size N --distributed-backend gloo`, or under `torchrun --nproc-per-node N`, needs all of these.
-May go when fairseq runs there by itself.
+fairseq (0.12) spawns one process per GPU, so none on the CPU; ignores torchrun's environment unless the
+number of GPUs, or `--distributed-world-size`, is above 1; divides by the number of GPUs; gathers Python
+objects through CUDA memory; and gives DistributedDataParallel a device number, which it must not have on the
+CPU. Training on the CPU with `--distributed-world-size N --distributed-backend gloo`, or under `torchrun
+--nproc-per-node N`, needs all of these. May go when fairseq runs there by itself.
 
 A UserError in one of the spawned processes ends the program with its line, once.
 """
@@ -26,7 +26,7 @@ _LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # what torchru
 
 
 class UserMistake(Exception):
-    """Carries the line of a UserError to the parent process, as torch's launcher hands over exceptions only."""
+    """The line of a UserError on its way to the parent process: torch's launcher hands over no SystemExit."""
 
 
 def run_process(index: int, main: Callable, cfg: Any, kwargs: Dict[str, Any], processes: int) -> None:
@@ -48,7 +48,8 @@ def run_process(index: int, main: Callable, cfg: Any, kwargs: Dict[str, Any], pr
 def _spawn(main: Callable, cfg: Any, kwargs: Dict[str, Any], processes: int) -> None:
     kwargs["start_rank"] = cfg.distributed_training.distributed_rank
     cfg.distributed_training.distributed_rank = None  # assigned by each process
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # the exception says what happened
+    # That the other processes are ended needs no line of its own; the exception says what happened.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     try:
         torch.multiprocessing.spawn(fn=run_process, args=(main, cfg, kwargs, processes), nprocs=processes)
     except torch.multiprocessing.ProcessRaisedException as error:
@@ -76,7 +77,7 @@ def _infer_on_cpu(training: Any) -> None:
 
 
 def call_main(original: Callable, cfg: Any, main: Callable, **kwargs: Any) -> Any:
-    """fairseq.distributed.utils.call_main: runs `main(cfg)` in this process or in as many as `cfg` asks for."""
+    """Runs `main(cfg)` in this process or in as many as `cfg` asks for; `original` is fairseq's call_main."""
     from fairseq.distributed import utils as distributed_utils
 
     training = cfg.distributed_training

@@ -1,12 +1,13 @@
 """Going on from a checkpoint: from a whole one, by name, and with a clear word when it does not fit.
 
-fairseq (0.12) stops with a traceback at a `checkpoint_last.pt` that a kill left truncated (older versions and other
-programs leave such files; ours does not, see saving.py), although whole checkpoints lie beside it; it trains from
-scratch when the file of `--restore-file` does not exist; it answers parameters of another shape with "Cannot load
-model parameters". And the iterator whose state is restored is not told from which file. May go, part by part, as
-fairseq learns these.
+fairseq (0.12) stops with a traceback at a `checkpoint_last.pt` that a kill left truncated (older versions and
+other programs leave such files; ours does not, see saving.py), although whole checkpoints lie beside it; it
+trains from scratch when the file of `--restore-file` does not exist; it answers parameters of another shape
+with "Cannot load model parameters". And the iterator whose state is restored is not told from which file. May
+go, part by part, as fairseq learns these.
 
-`epoch_itr.load_state_dict(state)` finds the path of the checkpoint that was loaded in `state["checkpoint_path"]`.
+`epoch_itr.load_state_dict(state)` finds the path of the checkpoint that was loaded in
+`state["checkpoint_path"]`.
 """
 
 import glob
@@ -48,7 +49,7 @@ def updates_of(path: str) -> Optional[int]:
 
 
 def newest_whole_checkpoint(save_dir: str, but: str) -> Optional[str]:
-    """The readable `checkpoint*.pt` of `save_dir` with most updates, other than the file `but`; None if there is none."""
+    """The readable `checkpoint*.pt` with most updates, other than the file `but`; None if there is none."""
     found: List[Tuple[int, float, str]] = []
     for path in glob.glob(os.path.join(glob.escape(save_dir), "checkpoint*.pt")):
         updates = None if os.path.basename(path) == os.path.basename(but) else updates_of(path)
@@ -58,19 +59,18 @@ def newest_whole_checkpoint(save_dir: str, but: str) -> Optional[str]:
 
 
 def restorable(save_dir: str) -> Optional[str]:
-    """The checkpoint to go on from where `checkpoint_last.pt` is damaged; None when it is whole or there is none.
+    """What to go on from where `checkpoint_last.pt` is damaged; None when it is whole or there is none.
 
-    Raises: UserError when no whole one is left.
+    Raises: UserError when it is damaged and no whole one is left.
     """
     last = os.path.join(save_dir, _LAST)
-    being_written = not os.path.exists(last) and os.path.exists(last + ".tmp")  # killed in the first save of the run
-    if being_written:
+    if not os.path.exists(last) and os.path.exists(last + ".tmp"):  # killed in the first save of the run
         return newest_whole_checkpoint(save_dir, last)
     if not os.path.isfile(last) or updates_of(last) is not None:
         return None
     instead = newest_whole_checkpoint(save_dir, last)
     if instead is None:
-        raise UserError(f"{last} is damaged and there is no whole checkpoint beside it; remove it to train from scratch")
+        raise UserError(f"{last} is damaged, with no whole checkpoint beside it; remove it to start anew")
     logger.warning("%s is damaged; going on from %s, the newest whole checkpoint", last, instead)
     return instead
 

@@ -1,10 +1,10 @@
 """Saving checkpoints: whole files only, and a chance for the data iterator to save its own state beside them.
 
-fairseq (0.12) writes the first file of a save under a temporary name, but makes `checkpoint_last` and `_best` by
-plain copies: a process killed meanwhile leaves a truncated file that stops the restart. A write that failed half-way
-is retried in the middle of the same file. Ranks above 0 return from `save_checkpoint` before anything of theirs can
-be saved. A save folder that cannot be written to ends in a traceback. May go when fairseq renames its copies and
-offers a hook for state that every rank owns.
+fairseq (0.12) writes the first file of a save under a temporary name, but makes `checkpoint_last` and `_best`
+by plain copies: a process killed meanwhile leaves a truncated file that stops the restart. A write that
+failed half-way is retried in the middle of the same file. Ranks above 0 return from `save_checkpoint` before
+anything of theirs can be saved. A save folder that cannot be written to ends in a traceback. May go when
+fairseq renames its copies and offers a hook for state that every rank owns.
 
 An epoch iterator may have two methods, and they are called around every save:
 - `before_save(save_dir: str, num_updates: int)`, on every rank, before rank 0 writes the checkpoint;
@@ -24,7 +24,7 @@ from fairseq_srupp.compat.patch import wrap
 
 _ATTEMPTS = 3
 _SECONDS_BETWEEN = 2.5
-_MAY_PASS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # a network file system may be back by then
+_MAY_PASS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # of a network file system
 
 
 def save_whole(state: Any, path: str) -> None:
@@ -37,7 +37,8 @@ def save_whole(state: Any, path: str) -> None:
             with atomic_write(path) as file:
                 torch.save(state, file)
             return
-        except (OSError, RuntimeError) as error:  # torch's zip writer makes RuntimeErrors of the file's OSErrors
+        except (OSError, RuntimeError) as error:
+            # torch's zip writer makes a RuntimeError of an OSError of the file.
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
@@ -71,7 +72,7 @@ def apply() -> None:
         try:
             original(save_dir)
         except OSError as error:
-            raise UserError(f"cannot write to the folder --save-dir {save_dir}: {error.strerror or error}") from error
+            raise UserError(f"cannot write to --save-dir {save_dir}: {error.strerror or error}") from error
 
     @wrap(checkpoint_utils, "save_checkpoint")
     def save_checkpoint(original, cfg, trainer, epoch_itr, val_loss):

@@ -1,8 +1,8 @@
 """The plugin's models and tasks, registered whenever they are asked for.
 
-fairseq (0.12) imports the `models/` and `tasks/` of `--user-dir` only if no part of the package was imported before:
-`from fairseq_srupp.ops import ...` in the same process, or a spawned process, leaves `--arch srupp_lm` unknown. May go
-when fairseq imports them in every case.
+fairseq (0.12) imports the `models/` and `tasks/` of `--user-dir` only if no part of the package was
+imported before: `from fairseq_srupp.ops import ...` in the same process, or a spawned process, leaves
+`--arch srupp_lm` unknown. May go when fairseq imports them in every case.
 """
 
 import os
@@ -13,7 +13,7 @@ PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the
 
 
 def load_plugin() -> None:
-    """Imports the plugin's models, tasks and optimizers, which registers them with fairseq. May be called again."""
+    """Imports models, tasks and optimizers of the plugin, which registers them. May be called again."""
     from fairseq.models import import_models
     from fairseq.tasks import import_tasks
 

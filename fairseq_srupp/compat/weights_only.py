@@ -1,10 +1,11 @@
 """Checkpoints are data: what they may hold, and what is said when they hold something else.
 
-Since torch 2.6 `torch.load` refuses to build objects of classes it does not know, because unpickling them can run
-any code. fairseq checkpoints hold a few: the configuration of models that are not configured by a dataclass is an
-`argparse.Namespace`, older checkpoints and the state that rank 0 broadcasts on resume hold omegaconf containers, and
-meters (of BLEU, for example) hold numpy numbers and arrays. Exactly these are allowed; the protection stays on.
-May go when fairseq itself saves plain containers and registers these classes.
+Since torch 2.6 `torch.load` refuses to build objects of classes it does not know, because unpickling them
+can run any code. fairseq checkpoints hold a few: the configuration of models that are not configured by a
+dataclass is an `argparse.Namespace`, older checkpoints and the state that rank 0 broadcasts on resume hold
+omegaconf containers, and meters (of BLEU, for example) hold numpy numbers and arrays. Exactly these are
+allowed; the protection stays on. May go when fairseq itself saves plain containers and registers these
+classes.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from fairseq_srupp.compat.patch import wrap
 
 Allowed = Union[Callable, Tuple[Callable, str]]
 
-# How torch.load says that it met a class or function which it does not know, and where it says what else is wrong.
+# How torch.load says that it met a class or function that it does not know, and where it tells other faults.
 _REFUSED = re.compile(r"GLOBAL (?P<name>\S+)|Can only (?:create|build)|Trying to call reduce")
 _DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
@@ -37,7 +38,6 @@ def harmless_classes() -> List[Allowed]:
     import omegaconf
     from omegaconf import base, nodes
 
-    multiarray = numpy.zeros(()).__reduce__()[0].__module__  # numpy._core.multiarray; numpy.core... before numpy 2
     reconstruct = numpy.zeros(()).__reduce__()[0]
     scalar = numpy.float64(0).__reduce__()[0]
     numbers = "?bBhHiIlLqQefd"
@@ -47,26 +47,28 @@ def harmless_classes() -> List[Allowed]:
     allowed += [(typing.Any, "typing.Any"), (typing.List, "typing.List"), (typing.Dict, "typing.Dict")]
     allowed += [dict, list, tuple, str, int, float, bool]
     allowed += [numpy.ndarray, numpy.dtype] + sorted({type(numpy.dtype(c)) for c in numbers}, key=str)
-    for module in {multiarray, "numpy.core.multiarray", "numpy._core.multiarray"}:
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
         allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
     return allowed
 
 
 def load(path: str) -> Any:
-    """The checkpoint `path` on the CPU, with the protection on; tensors are read from the disk as they are used.
+    """The checkpoint `path`, with the protection on; tensors are read from the disk when they are used.
 
-    Raises: UserError, naming the file, when it holds something that is not data (and is not loaded), is cut off, or
-    is no checkpoint.
+    Raises: UserError, naming the file, when it holds something that is not data (and is not loaded), is
+    cut off, or is no checkpoint.
     """
     torch.serialization.add_safe_globals(harmless_classes())
-    return explained(path, torch.load, path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    zipped = zipfile.is_zipfile(path)  # only those can be mapped into memory
+    return explained(path, torch.load, path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def explained(path: str, loader: Callable, *args: Any, **kwargs: Any) -> Any:
     """`loader(*args, **kwargs)`, which loads `path`, with its failures as one-line UserErrors."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said by the error that follows
+            # The error that follows says it.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return loader(*args, **kwargs)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
@@ -95,7 +97,7 @@ def apply() -> None:
     from fairseq.distributed import utils as distributed_utils
 
     torch.serialization.add_safe_globals(harmless_classes())
-    torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])  # a tensor in broadcast_object
+    torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])  # of broadcast_object
 
     @wrap(checkpoint_utils, "load_checkpoint_to_cpu")
     def load_checkpoint_to_cpu(original, path, *args, **kwargs):

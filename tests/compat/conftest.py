@@ -1,4 +1,4 @@
-"""A tiny text, fairseq's own transformer_lm of one layer, and fairseq's commands run within the test's process."""
+"""A tiny text, fairseq's transformer_lm of one layer, and fairseq's commands within the test's process."""
 
 import importlib
 import logging
@@ -11,15 +11,16 @@ import pytest
 from fairseq_srupp import compat
 
 MODEL = (
-    "--task language_modeling --arch transformer_lm --decoder-layers 1 --decoder-embed-dim 8 --decoder-input-dim 8 "
-    "--decoder-output-dim 8 --decoder-ffn-embed-dim 8 --decoder-attention-heads 2 --tokens-per-sample 16 "
-    "--dropout 0 --optimizer adam --lr 0.01 --batch-size 8 --num-workers 0 --no-progress-bar"
+    "--task language_modeling --arch transformer_lm --decoder-layers 1 --decoder-embed-dim 8 "
+    "--decoder-input-dim 8 --decoder-output-dim 8 --decoder-ffn-embed-dim 8 "
+    "--decoder-attention-heads 2 --tokens-per-sample 16 --dropout 0 --optimizer adam --lr 0.01 "
+    "--batch-size 8 --num-workers 0 --no-progress-bar"
 )
 
 
 @pytest.fixture(scope="session")
 def fairseq_cli():
-    """A function: fairseq_cli("train", "data", "--cpu") runs fairseq-train here, repaired, as the plugin does it."""
+    """A function: fairseq_cli("train", "data", "--cpu") runs `fairseq-train data --cpu` here, repaired."""
     compat.apply()
 
     def run(command: str, *words: str):
@@ -40,7 +41,7 @@ def fairseq_cli():
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory, fairseq_cli):
-    """`text.data` is a folder of fairseq-preprocess with train and valid, `text.train` the words for fairseq-train."""
+    """`text.data` is what fairseq-preprocess wrote, `text.train` are the words for fairseq-train."""
     folder = tmp_path_factory.mktemp("text")
     words = random.Random(0)
     for split, lines in (("train", 120), ("valid", 13)):
@@ -48,8 +49,8 @@ def text(tmp_path_factory, fairseq_cli):
             "".join(" ".join(words.choices("abcdefghij", k=words.randint(3, 9))) + "\n" for _ in range(lines))
         )
     data = folder / "data"
-    fairseq_cli("preprocess", "--only-source --trainpref", folder / "train", "--validpref", folder / "valid",
-                "--destdir", data, "--workers 1")
+    inputs = f"--trainpref {folder}/train --validpref {folder}/valid"
+    fairseq_cli("preprocess", "--only-source --workers 1", inputs, "--destdir", data)
     return SimpleNamespace(data=data, train=f"{data} {MODEL} --cpu")
 
 
@@ -73,7 +74,7 @@ class RunsCode:
 
 @pytest.fixture(params=[True, False], ids=["zip", "legacy"])
 def evil(request, tmp_path, trained):
-    """`evil.path`, a checkpoint that creates the file `evil.harm` when its code is run, in both of torch's formats."""
+    """`evil.path`, a checkpoint in either of torch's formats whose code would write the file `evil.harm`."""
     import torch
 
     state = torch.load(trained / "checkpoint_last.pt", weights_only=True)

@@ -9,7 +9,14 @@ from fairseq_srupp.compat.errors import UserError
 
 
 def config(**changes):
-    common = {"cpu": True, "tpu": False, "fp16": False, "memory_efficient_fp16": False, "amp": False, "bf16": False}
+    common = {
+        "cpu": True,
+        "tpu": False,
+        "fp16": False,
+        "memory_efficient_fp16": False,
+        "amp": False,
+        "bf16": False,
+    }
     training = {"distributed_world_size": 1, "distributed_backend": "nccl"}
     for name, value in changes.items():
         (common if name in common else training)[name] = value

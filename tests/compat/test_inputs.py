@@ -1,34 +1,42 @@
 """Missing files and forgotten options end in one line; faults of the program keep their traceback."""
 
+import shutil
+
 import pytest
 
 from fairseq_srupp.compat.errors import UserError, user_errors
 from fairseq_srupp.compat.inputs import known_mistakes
 
 
-@pytest.mark.parametrize("missing", ["dict.txt", "train.bin", "valid.idx"])
-def test_a_missing_data_file(missing, text, tmp_path, fairseq_cli):
-    import shutil
+def train_on(data, text, tmp_path, fairseq_cli):
+    words = text.train.replace(str(text.data), str(data))
+    fairseq_cli("train", words, "--max-update 1 --save-dir", tmp_path / "run")
 
+
+@pytest.mark.parametrize("by_hydra", [False, True])
+@pytest.mark.parametrize("missing", ["dict.txt", "train.bin", "valid.idx"])
+def test_a_missing_data_file(missing, by_hydra, text, tmp_path, fairseq_cli, monkeypatch):
+    from fairseq.distributed import utils as distributed_utils
+
+    if by_hydra:  # fairseq-hydra-train meets the plugin past call_main
+        monkeypatch.setattr(distributed_utils, "call_main", lambda cfg, main, **kwargs: main(cfg, **kwargs))
     data = tmp_path / "data"
     shutil.copytree(text.data, data)
     (data / missing).unlink()
     with pytest.raises(UserError) as error:
-        fairseq_cli("train", text.train.replace(str(text.data), str(data)), "--max-update 1 --save-dir", tmp_path / "run")
-    assert str(data / missing).rsplit(".", 1)[0] in str(error.value) or "Dataset not found" in str(error.value)
+        train_on(data, text, tmp_path, fairseq_cli)
+    assert "dict.txt" in str(error.value) or f"Dataset not found: {missing.split('.')[0]}" in str(error.value)
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"neither of fairseq's formats"])
 def test_damaged_data(damage, text, tmp_path, fairseq_cli):
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(text.data, data)
     for name in ("train.bin", "train.idx"):
         (data / name).write_bytes(damage)
     with pytest.raises(UserError, match=f"{data}/train"):
-        fairseq_cli("train", text.train.replace(str(text.data), str(data)), "--max-update 1 --save-dir", tmp_path / "run")
+        train_on(data, text, tmp_path, fairseq_cli)
 
 
 def test_no_batch_size(text, tmp_path, fairseq_cli):

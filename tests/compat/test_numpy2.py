@@ -25,7 +25,12 @@ def test_buckets_of_language_pairs():
     """--num-batch-buckets, which pads lengths to a few sizes."""
     dictionary, sizes = Dictionary(), numpy.array([3, 5, 2])
     data = LanguagePairDataset(
-        ListDataset(sentences(), sizes), sizes, dictionary, ListDataset(sentences(), sizes), sizes, dictionary,
+        ListDataset(sentences(), sizes),
+        sizes,
+        dictionary,
+        ListDataset(sentences(), sizes),
+        sizes,
+        dictionary,
         num_buckets=2,
     )
     assert data.bucketed_num_tokens.max() == 5

@@ -1,6 +1,7 @@
 """Training goes on from a whole checkpoint, and says clearly when it cannot."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,9 +84,32 @@ def test_a_kill_in_the_first_save_of_a_run(fairseq_cli, text, run, loaded):
     (run / "checkpoint_best.pt").unlink()
     (run / "checkpoint_last.pt").rename(run / "checkpoint_last.pt.tmp")
     cut(run / "checkpoint_last.pt.tmp")
+    shutil.copy(run / "checkpoint_last.pt.tmp", run / "checkpoint_1_3.pt.tmp")
     go_on(fairseq_cli, text, run)
     assert loaded == [str(run / "checkpoint_1_4.pt")]
     assert not list(run.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "outcome", [("whole.pt", None), (None, None), (None, "fairseq_srupp: all are damaged")]
+)
+def test_other_ranks_do_as_rank_0_says(outcome, tmp_path, monkeypatch):
+    from fairseq.distributed import utils as distributed_utils
+
+    rank_1 = SimpleNamespace(
+        is_data_parallel_master=False,
+        data_parallel_world_size=2,
+        data_parallel_process_group=None,
+        device="cpu",
+    )
+    (tmp_path / "checkpoint_last.pt").write_bytes(b"")  # not looked at here
+    monkeypatch.setattr(distributed_utils, "broadcast_object", lambda mine, **_: outcome)
+    cfg = SimpleNamespace(save_dir=str(tmp_path))
+    if outcome[1] is None:
+        assert resuming._agreed_restore_file(cfg, rank_1) == outcome[0]
+    else:
+        with pytest.raises(UserError, match="^fairseq_srupp: all are damaged$"):
+            resuming._agreed_restore_file(cfg, rank_1)
 
 
 def test_an_old_format_is_whole(run):
@@ -101,9 +125,11 @@ def test_nothing_to_go_on_from(tmp_path):
 
 def test_a_restore_file_that_is_not_there(fairseq_cli, text, tmp_path):
     with pytest.raises(UserError, match="no such file: --restore-file nowhere.pt"):
-        fairseq_cli("train", text.train, "--save-dir", tmp_path, "--restore-file nowhere.pt")
+        fairseq_cli("train", text.train, "--max-update 1 --save-dir", tmp_path, "--restore-file nowhere.pt")
     with pytest.raises(UserError, match="no such file: --finetune-from-model nowhere.pt"):
-        fairseq_cli("train", text.train, "--save-dir", tmp_path, "--finetune-from-model nowhere.pt")
+        fairseq_cli(
+            "train", text.train, "--max-update 1 --save-dir", tmp_path, "--finetune-from-model nowhere.pt"
+        )
 
 
 def with_larger_dictionary(text, tmp_path):
@@ -115,7 +141,9 @@ def with_larger_dictionary(text, tmp_path):
 
 def test_a_dictionary_that_does_not_fit_in_training(fairseq_cli, text, run, tmp_path):
     data = with_larger_dictionary(text, tmp_path)
-    with pytest.raises(UserError, match=r"checkpoint_last.pt does not fit.*embed_tokens.weight is \(16, 8\) there and \(24"):
+    with pytest.raises(
+        UserError, match=r"checkpoint_last.pt does not fit.*embed_tokens.weight is \(16, 8\) there and \(24"
+    ):
         fairseq_cli("train", text.train.replace(str(text.data), str(data)), "--save-dir", run)
 
 

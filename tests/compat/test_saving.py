@@ -127,13 +127,16 @@ def test_a_folder_that_cannot_be_written_to(text, tmp_path, fairseq_cli):
 
 @pytest.fixture
 def hooked(monkeypatch):
-    """fairseq's epoch iterator with the two methods; the list of their calls, and whether the checkpoint was there."""
+    """fairseq's epoch iterator with the two methods; the list of their calls, and whether the checkpoint
+    was there."""
     from fairseq.data.iterators import EpochBatchIterator
 
     calls = []
 
     def before_save(self, save_dir, num_updates):
-        calls.append(("before", save_dir, num_updates, os.path.exists(f"{save_dir}/checkpoint_1_{num_updates}.pt")))
+        calls.append(
+            ("before", save_dir, num_updates, os.path.exists(f"{save_dir}/checkpoint_1_{num_updates}.pt"))
+        )
 
     def after_save(self, save_dir):
         calls.append(("after", save_dir, len(os.listdir(save_dir))))
@@ -145,10 +148,17 @@ def hooked(monkeypatch):
 
 def test_the_iterator_is_called_before_and_after(hooked, text, tmp_path, fairseq_cli):
     run = str(tmp_path)
-    fairseq_cli("train", text.train, "--save-interval-updates 2 --max-update 4 --keep-interval-updates 1 --save-dir", run)
+    fairseq_cli(
+        "train",
+        text.train,
+        "--save-interval-updates 2 --max-update 4 --keep-interval-updates 1 --save-dir",
+        run,
+    )
     assert hooked == [
-        ("before", run, 2, False), ("after", run, 3),
-        ("before", run, 4, False), ("after", run, 3),  # checkpoint_1_2.pt is removed by then
+        ("before", run, 2, False),
+        ("after", run, 3),
+        ("before", run, 4, False),
+        ("after", run, 3),  # checkpoint_1_2.pt is removed by then
     ]
 
 
@@ -162,12 +172,18 @@ def test_only_rank_0_is_called_afterwards(tmp_path, monkeypatch):
 
     calls = []
     iterator = SimpleNamespace(
-        before_save=lambda save_dir, updates: calls.append("before"), after_save=lambda save_dir: calls.append("after")
+        before_save=lambda save_dir, updates: calls.append("before"),
+        after_save=lambda save_dir: calls.append("after"),
     )
     trainer = SimpleNamespace(
-        data_parallel_world_size=2, data_parallel_rank=1, data_parallel_process_group="ranks", is_data_parallel_master=False,
-        should_save_checkpoint_on_current_rank=False, always_call_state_dict_during_save_checkpoint=False,
-        get_num_updates=lambda: 2, consolidate_optimizer=lambda: calls.append("save"),
+        data_parallel_world_size=2,
+        data_parallel_rank=1,
+        data_parallel_process_group="ranks",
+        is_data_parallel_master=False,
+        should_save_checkpoint_on_current_rank=False,
+        always_call_state_dict_during_save_checkpoint=False,
+        get_num_updates=lambda: 2,
+        consolidate_optimizer=lambda: calls.append("save"),
     )
     monkeypatch.setattr(torch.distributed, "barrier", lambda group: calls.append(f"barrier of {group}"))
     cfg = SimpleNamespace(save_dir=str(tmp_path), no_save=False, maximize_best_checkpoint_metric=False)

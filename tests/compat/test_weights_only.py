@@ -1,4 +1,5 @@
-"""Checkpoints load with torch's protection on; one that tries to run code is refused and its code does not run."""
+"""Checkpoints load with torch's protection on; one that tries to run code is refused and its code does not
+run."""
 
 import argparse
 import copy
@@ -62,7 +63,9 @@ def test_training_and_evaluation_refuse_code(evil, text, tmp_path, fairseq_cli):
     with pytest.raises(UserError, match="exec"):
         fairseq_cli("eval-lm", text.data, "--cpu --gen-subset valid --path", evil.path)
     with pytest.raises(UserError, match="exec"):
-        fairseq_cli("generate", text.data, "--task language_modeling --cpu --gen-subset valid --path", evil.path)
+        fairseq_cli(
+            "generate", text.data, "--task language_modeling --cpu --gen-subset valid --path", evil.path
+        )
     assert not evil.harm.exists()
 
 
@@ -70,7 +73,9 @@ def test_training_and_evaluation_refuse_code(evil, text, tmp_path, fairseq_cli):
 def test_what_is_no_checkpoint_is_told_in_one_line(name, trained, tmp_path):
     whole = (trained / "checkpoint_last.pt").read_bytes()
     path = tmp_path / f"{name}.pt"
-    path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"plain text\n" * 9, "other": whole}[name])
+    path.write_bytes(
+        {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"plain text\n" * 9, "other": whole}[name]
+    )
     if name == "other":
         torch.save({"weights": torch.zeros(3)}, path)
     with pytest.raises(UserError) as error:

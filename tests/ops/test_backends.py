@@ -125,13 +125,12 @@ for dtype, tolerance in tolerances.items():
     assert used == limit or (used == "default" and "avx" not in backends()["cpu"][1])
 
 
-def test_importing_is_quick_and_pulls_in_neither_fairseq_nor_a_compiler():
+def test_importing_needs_torch_only():
     program = """
-import sys, time, torch
+import sys, torch
 before = set(sys.modules)
 import fairseq_srupp.ops
-print(*[name for name in sys.modules if name not in before])
+print(*set(sys.modules) - before)
 """
-    imported = run(program).split()
-    assert [name for name in imported if not name.startswith("fairseq_srupp")] == []
-    assert not [name for name in imported if name.startswith(("fairseq_srupp.models", "fairseq_srupp.tasks"))]
+    for name in run(program).split():
+        assert name == "fairseq_srupp" or name.startswith(("fairseq_srupp.ops", "fairseq_srupp._C")), name
