@@ -81,6 +81,6 @@ $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc
 	$(PIP) install --quiet -c $(PINS) --no-build-isolation fairseq-fixed; \
 	echo "[5/5] fairseq_srupp, its kernels and what else it needs"; \
 	PYTHONWARNINGS=ignore $(PIP) install --quiet -c $(PINS) --no-build-isolation -e '.[test]'; \
+	$(RUN) -m fairseq_srupp info; \
 	echo "$(TORCH)" > $(VENV)/torch-asked-for; \
-	touch $@; \
-	echo "ready: $(RUN) -m fairseq_srupp info"
+	touch $@

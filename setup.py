@@ -1,11 +1,11 @@
-"""Builds fairseq_srupp._C, the CPU kernels. Everything else about the package is in pyproject.toml.
+"""Builds fairseq_srupp._C, the CPU kernels, and lists what is installed. All else about the package is in pyproject.toml.
 
 `FAIRSEQ_SRUPP_NO_EXTENSION=1` leaves the kernels out: the recurrence then runs on its PyTorch reference.
 """
 
 import os
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = ["csrc/module.cpp", "csrc/cpu/kernels.cpp", "csrc/cpu/recurrence.cpp"]
@@ -49,4 +49,11 @@ def build() -> dict:
     }
 
 
-setup(**build())
+# The sources of the kernels are installed beside the modules.
+setup(
+    packages=[*find_packages(include=["fairseq_srupp*"]), "fairseq_srupp.csrc", "fairseq_srupp.csrc.cpu"],
+    package_dir={"fairseq_srupp.csrc": "csrc"},
+    package_data={"fairseq_srupp.csrc": ["*.h", "*.cpp"], "fairseq_srupp.csrc.cpu": ["*.h", "*.inl", "*.cpp"]},
+    include_package_data=False,
+    **build(),
+)

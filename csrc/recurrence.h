@@ -3,7 +3,8 @@
 // One channel, one step (paper, section 2, equations 2 to 5; m is the dropout mask):
 //   f = sigmoid(uf + v_f c' + b_f)      r = sigmoid(ur + v_r c' + b_r)      c' is the state before the step
 //   c = f c' + (1 - f) u                h = x + m r (c - x)
-// All arithmetic is in S (float or double); u, x, h and the saved c are stored as T and converted by load and store.
+// All arithmetic is in S (float or double); u, x, h and the saved c are stored as T and converted by load and
+// store.
 
 #pragma once
 
@@ -15,8 +16,7 @@
 
 namespace srupp {
 
-// ---- storage -------------------------------------------------------------------------------------------------
-
+// What tensors are stored as, apart from float and double.
 struct Half {
   unsigned short bits;
 };
@@ -24,6 +24,7 @@ struct BFloat16 {
   unsigned short bits;
 };
 
+// What state and reductions of such tensors are.
 template <class T>
 struct StateOf {
   using type = float;
@@ -61,7 +62,8 @@ SRUPP_INLINE float load(BFloat16 value) { return float_of(unsigned(value.bits) <
 
 SRUPP_INLINE float load(Half value) {
   const unsigned magnitude = (value.bits & 0x7fffu) << 13;
-  const float rescaled = float_of(magnitude) * float_of(0x77800000u);  // 2^112: exponent bias 15 to 127, subnormals too
+  const float rescaled =
+      float_of(magnitude) * float_of(0x77800000u);  // 2^112: exponent bias 15 to 127, subnormals too
   const unsigned infinite = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return float_of(bits_of(rescaled) | infinite | (value.bits & 0x8000u) << 16);
 }
@@ -78,17 +80,16 @@ SRUPP_INLINE void store(float value, BFloat16& place) {
 SRUPP_INLINE void store(float value, Half& place) {
   const unsigned magnitude = bits_of(value) & 0x7fffffffu;
   const unsigned normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
-  const unsigned subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;  // the addition rounds at 2^-24
+  const unsigned subnormal =
+      bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;  // the addition rounds at 2^-24
   unsigned bits = magnitude < 0x38800000u ? subnormal : normal;
   bits = magnitude >= 0x47800000u ? 0x7c00u : bits;
   bits = value != value ? 0x7e00u : bits;
   place.bits = (unsigned short)(bits | (bits_of(value) & 0x80000000u) >> 16);
 }
 
-// ---- sigmoid -------------------------------------------------------------------------------------------------
-
-// 2^n for |n| <= 126 (float) or 1022 (double), where `shifted` holds n in its lowest mantissa bits. What comes of other
-// n is never used.
+// 2^n for |n| <= 126 (float) or 1022 (double), where `shifted` holds n in its lowest mantissa bits. What
+// comes of other n is never used.
 SRUPP_INLINE float power_of_two(float shifted) { return float_of((bits_of(shifted) + 127u) << 23); }
 
 SRUPP_INLINE double power_of_two(double shifted) {
@@ -100,13 +101,14 @@ SRUPP_INLINE double power_of_two(double shifted) {
   return power;
 }
 
-// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2: without branches and calls, so that compilers vectorise it. Right to about
-// an ulp for x in +-87 (float) or +-708 (double), anything beyond; NaN gives NaN.
+// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2: without branches and calls, so that compilers vectorise it.
+// Right to about an ulp for x in +-87 (float) or +-708 (double), anything beyond; NaN gives NaN.
 SRUPP_INLINE float exp_in_range(float x) {
   const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
   const float n = shifted - 12582912.0f;
-  const float rest = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln(2) in two parts, the first exact times n
-  float sum = 1.40612767e-3f;  // minimax, relative error 2.6e-9
+  const float rest =
+      (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln(2) in two parts, the first exact times n
+  float sum = 1.40612767e-3f;                       // minimax, relative error 2.6e-9
   sum = sum * rest + 8.37902074e-3f;
   sum = sum * rest + 4.16647765e-2f;
   sum = sum * rest + 1.66663653e-1f;
@@ -140,8 +142,8 @@ SRUPP_INLINE double exp_in_range(double x) {
 SRUPP_INLINE float saturation(float) { return 87.0f; }
 SRUPP_INLINE double saturation(double) { return 708.0; }
 
-// 1 / (1 + exp(-z)); exactly 1 above the point of saturation, and exactly 0 below it, where it would come near the
-// denormals. Two selections after the fact are cheaper than keeping z in range.
+// 1 / (1 + exp(-z)); exactly 1 above the point of saturation, and exactly 0 below it, where it would come
+// near the denormals. Two selections after the fact are cheaper than keeping z in range.
 template <class S>
 SRUPP_INLINE S sigmoid(S z) {
 #ifdef __CUDA_ARCH__
@@ -154,14 +156,14 @@ SRUPP_INLINE S sigmoid(S z) {
   return z < -limit ? S(0) : not_above;
 }
 
-// ---- the cell ------------------------------------------------------------------------------------------------
-
+// Of one channel; mask is the dropout mask m.
 template <class S>
 struct Parameters {
   S v_f, v_r, b_f, b_r;
   S mask;
 };
 
+// Of one channel at one step.
 template <class S>
 struct Inputs {
   S candidate, forget, reset, x;
@@ -180,8 +182,8 @@ SRUPP_INLINE Outputs<S> forward_step(Inputs<S> in, S c_before, Parameters<S> p) 
   return {c, in.x + p.mask * r * (c - in.x)};
 }
 
-// The gradients of a step's inputs, and of the state before it. Those of v_f and v_r are forget and reset times c_before,
-// those of b_f and b_r are forget and reset.
+// The gradients of a step's inputs, and of the state before it. Those of v_f and v_r are forget and reset
+// times c_before, those of b_f and b_r are forget and reset.
 template <class S>
 struct Gradients {
   S candidate, forget, reset, x, c_before;

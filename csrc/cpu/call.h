@@ -17,7 +17,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-inline Tensor checked(const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType dtype) {
+inline Tensor checked(
+    const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType dtype) {
   bool fits = tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.dim() == int64_t(shape.size());
   int64_t axis = 0;
   for (const int64_t size : shape) fits = fits && tensor.size(axis++) == size;
@@ -48,14 +49,17 @@ struct Call {
   Tensor u, x, weight_c, bias;
   OptionalTensor c0, mask, padding;
 
-  Call(const Tensor& u_in, const Tensor& x_in, const Tensor& weight_c_in, const Tensor& bias_in,
-      const OptionalTensor& c0_in, const OptionalTensor& mask_in, const OptionalTensor& padding_in, bool bidirectional) {
+  Call(
+      const Tensor& u_in, const Tensor& x_in, const Tensor& weight_c_in, const Tensor& bias_in,
+      const OptionalTensor& c0_in, const OptionalTensor& mask_in, const OptionalTensor& padding_in,
+      bool bidirectional) {
     STD_TORCH_CHECK(u_in.dim() == 4 && u_in.size(2) == 3, "u does not have the shape (L, B, 3, D)");
     length = u_in.size(0);
     batch = u_in.size(1);
     channels = u_in.size(3);
     directions = bidirectional ? 2 : 1;
-    STD_TORCH_CHECK(channels % directions == 0, "u has an odd number of channels, bidirectional needs an even one");
+    STD_TORCH_CHECK(
+        channels % directions == 0, "u has an odd number of channels, bidirectional needs an even one");
     dtype = u_in.scalar_type();
     state = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
     u = checked(u_in, "u", {length, batch, 3, channels}, dtype);
@@ -91,8 +95,12 @@ void visit(const Call& call, const Offsets& start, int64_t count, bool descendin
   const int64_t step = call.batch * call.channels;
   const Offsets at{start.row, start.channel, start.state, t * step + start.x, 3 * t * step + start.u};
   const Tile<T> tile{
-      call.length, count, call.channels,
-      sign * 3 * step, sign * step, sign * call.batch,
+      call.length,
+      count,
+      call.channels,
+      sign * 3 * step,
+      sign * step,
+      sign * call.batch,
       data<T>(call.u) + at.u,
       data<T>(call.x) + at.x,
       data<S>(call.weight_c) + at.channel,
@@ -104,27 +112,30 @@ void visit(const Call& call, const Offsets& start, int64_t count, bool descendin
   each(tile, at);
 }
 
-// Calls each(tile, offsets) for all tiles, on all threads. Work is dealt out in pieces of kLanes channels counted from
-// the start of each direction, so that how a channel is computed does not depend on the number of threads.
+// Calls each(tile, offsets) for all tiles, on all threads. Work is dealt out in pieces of kLanes channels
+// counted from the start of each direction, so that how a channel is computed does not depend on the number
+// of threads.
 template <class T, class Each>
 void for_each_tile(const Call& call, Walk walk, const Each& each) {
   const int64_t width = call.channels / call.directions;
   const int64_t pieces = (width + kLanes - 1) / kLanes;  // of one row and direction
   const int64_t grain = std::max<int64_t>(1, 16384 / (kLanes * std::max<int64_t>(1, call.length)));
-  torch::stable::parallel_for(0, call.batch * call.directions * pieces, grain, [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t stripe = begin / pieces, piece = begin % pieces;
-      const int64_t row = stripe / call.directions, direction = stripe % call.directions;
-      const int64_t left = std::min(end - begin, pieces - piece);
-      const int64_t tiles = (left * kLanes + kTileChannels - 1) / kTileChannels;
-      const int64_t take = (left + tiles - 1) / tiles;
-      const int64_t channel = direction * width + piece * kLanes, state = row * call.channels + channel;
-      const int64_t count = std::min(take * kLanes, width - piece * kLanes);
-      const bool descending = (direction == 1) == (walk == Walk::with_the_recurrence);
-      visit<T>(call, {row, channel, state, state, state + 2 * row * call.channels}, count, descending, each);
-      begin += take;
-    }
-  });
+  torch::stable::parallel_for(
+      0, call.batch * call.directions * pieces, grain, [&](int64_t begin, int64_t end) {
+        while (begin < end) {
+          const int64_t stripe = begin / pieces, piece = begin % pieces;
+          const int64_t row = stripe / call.directions, direction = stripe % call.directions;
+          const int64_t left = std::min(end - begin, pieces - piece);
+          const int64_t tiles = (left * kLanes + kTileChannels - 1) / kTileChannels;
+          const int64_t take = (left + tiles - 1) / tiles;
+          const int64_t channel = direction * width + piece * kLanes, state = row * call.channels + channel;
+          const int64_t count = std::min(take * kLanes, width - piece * kLanes);
+          const bool descending = (direction == 1) == (walk == Walk::with_the_recurrence);
+          visit<T>(
+              call, {row, channel, state, state, state + 2 * row * call.channels}, count, descending, each);
+          begin += take;
+        }
+      });
 }
 
 }  // namespace srupp

@@ -1,5 +1,5 @@
-// The kernels for each instruction set, and the choice between them at run time: a wheel built for any x86-64 uses what
-// the machine has. Other architectures and compilers have what the compiler targets by itself.
+// The kernels for each instruction set, and the choice between them at run time: a wheel built for any x86-64
+// uses what the machine has. Other architectures and compilers have what the compiler targets by itself.
 
 #include <cstdlib>
 #include <cstring>
@@ -51,7 +51,7 @@ Level best_level() {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx2 && avx512 && !default_only && !avx2_only) return Level::avx512;
   if (avx2 && !default_only) return Level::avx2;
 #endif
@@ -81,9 +81,12 @@ template Kernels<BFloat16> kernels<BFloat16>();
 
 const char* instruction_set() {
   switch (level()) {
-    case Level::avx512: return "avx512";
-    case Level::avx2: return "avx2";
-    default: return "default";
+    case Level::avx512:
+      return "avx512";
+    case Level::avx2:
+      return "avx2";
+    default:
+      return "default";
   }
 }
 

@@ -1,10 +1,11 @@
-// The CPU kernels, compiled once per instruction set: SRUPP_ISA is its namespace, SRUPP_TARGET the function attribute.
+// The CPU kernels, compiled once per instruction set: SRUPP_ISA is its namespace, SRUPP_TARGET the function
+// attribute.
 
 namespace srupp {
 namespace SRUPP_ISA {
 
-// What a tile keeps from step to step, kLanes channels in one piece: separate rows would be a multiple of 4 KiB apart in
-// most models, and evict each other from the first-level cache.
+// What a tile keeps from step to step, kLanes channels in one piece: separate rows would be a multiple of 4
+// KiB apart in most models, and evict each other from the first-level cache.
 template <class S>
 struct alignas(64) Lanes {
   S v_f[kLanes], v_r[kLanes], b_f[kLanes], b_r[kLanes], mask[kLanes];
@@ -48,8 +49,8 @@ SRUPP_TARGET void scatter_state(const Tile<T>& tile, const Lanes<State<T>>* lane
   }
 }
 
-// The rows of a step are far apart in memory, which the processor does not foresee: fetch those of the next step, to
-// read or to write (the second argument of the builtin), into the second-level cache (the third).
+// The rows of a step are far apart in memory, which the processor does not foresee: fetch those of the next
+// step, to read or to write (the second argument of the builtin), into the second-level cache (the third).
 template <bool kWrite = false, class T>
 SRUPP_INLINE void prefetch(const T* row, int64_t channels, int rows) {
 #if defined(__GNUC__)
@@ -112,7 +113,8 @@ SRUPP_TARGET void forward_tile(const ForwardTile<T>& tile) {
   scatter_state<T>(tile, lanes, tile.c_last);
 }
 
-// One step of a tile in the backward pass. The state before it is what the forward saved, or c0, which may be wider.
+// One step of a tile in the backward pass. The state before it is what the forward saved, or c0, which may be
+// wider.
 template <class T, class C>
 struct BackwardRow {
   const T *u, *x, *grad_h;
@@ -122,7 +124,8 @@ struct BackwardRow {
 
 template <class T, class C>
 SRUPP_INLINE void backward_lanes(
-    int count, const BackwardRow<T, C>& row, int64_t at, int64_t channels, Lanes<State<T>>& lanes, Sums<State<T>>& sums) {
+    int count, const BackwardRow<T, C>& row, int64_t at, int64_t channels, Lanes<State<T>>& lanes,
+    Sums<State<T>>& sums) {
   using S = State<T>;
   const T *u = row.u + at, *x = row.x + at, *grad_h = row.grad_h + at;
   const C* c_before = row.c_before + at;
@@ -130,8 +133,8 @@ SRUPP_INLINE void backward_lanes(
   SRUPP_VECTORISE
   for (int i = 0; i < count; ++i) {
     const S before = load(c_before[i]);
-    const auto grad =
-        backward_step(inputs(u, x, channels, i), before, parameters(lanes, i), load(grad_h[i]), lanes.state[i]);
+    const auto grad = backward_step(
+        inputs(u, x, channels, i), before, parameters(lanes, i), load(grad_h[i]), lanes.state[i]);
     lanes.state[i] = grad.c_before;
     sums.v_f[i] += grad.forget * before;
     sums.v_r[i] += grad.reset * before;
@@ -146,7 +149,8 @@ SRUPP_INLINE void backward_lanes(
 
 template <class T, class C>
 SRUPP_TARGET void backward_row(
-    const BackwardTile<T>& tile, const BackwardRow<T, C>& row, bool more, Lanes<State<T>>* lanes, Sums<State<T>>* sums) {
+    const BackwardTile<T>& tile, const BackwardRow<T, C>& row, bool more, Lanes<State<T>>* lanes,
+    Sums<State<T>>* sums) {
   int64_t i = 0;
   for (; i + kLanes <= tile.count; i += kLanes) {
     if (more) {

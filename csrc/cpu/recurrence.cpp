@@ -1,5 +1,5 @@
-// The operators fairseq_srupp::cpu_forward and cpu_backward. fairseq_srupp/ops/recurrence.py has their schema and says
-// what the arguments are.
+// The operators fairseq_srupp::cpu_forward and cpu_backward. fairseq_srupp/ops/recurrence.py has their schema
+// and says what the arguments are.
 
 #include <torch/csrc/stable/library.h>
 
@@ -24,11 +24,16 @@ T* output(const Tensor& tensor) {
 template <class Run>
 void with_type(ScalarType dtype, const Run& run) {
   switch (dtype) {
-    case ScalarType::Float: return run(float());
-    case ScalarType::Double: return run(double());
-    case ScalarType::Half: return run(Half());
-    case ScalarType::BFloat16: return run(BFloat16());
-    default: STD_TORCH_CHECK(false, "u has a dtype other than float32, float64, float16 and bfloat16");
+    case ScalarType::Float:
+      return run(float());
+    case ScalarType::Double:
+      return run(double());
+    case ScalarType::Half:
+      return run(Half());
+    case ScalarType::BFloat16:
+      return run(BFloat16());
+    default:
+      STD_TORCH_CHECK(false, "u has a dtype other than float32, float64, float16 and bfloat16");
   }
 }
 

@@ -1,5 +1,6 @@
-// A tile: up to kTileChannels neighbouring channels of one sequence and one direction, over all steps. Tiles share
-// nothing that is written, so any thread may take any tile and the result stays the same to the last bit.
+// A tile: up to kTileChannels neighbouring channels of one sequence and one direction, over all steps. Tiles
+// share nothing that is written, so any thread may take any tile and the result stays the same to the last
+// bit.
 
 #pragma once
 
@@ -10,10 +11,12 @@
 namespace srupp {
 
 constexpr int kLanes = 64;  // channels in the innermost loop: a fixed count, whole cache lines in every dtype
-constexpr int kTileChannels = 1024;  // long rows keep the memory busy; what a tile keeps still fits the caches
+constexpr int kTileChannels =
+    1024;  // long rows keep the memory busy; what a tile keeps still fits the caches
 
-// Every pointer is to the tile's first channel at the step where its walk begins: forward at the first step of its
-// direction, backward at the last. The strides lead from there to the next step, in elements; they may be negative.
+// Every pointer is to the tile's first channel at the step where its walk begins: forward at the first step
+// of its direction, backward at the last. The strides lead from there to the next step, in elements; they may
+// be negative.
 template <class T>
 struct Tile {
   int64_t length, count, channels;  // steps, channels of the tile, channels of the whole tensor

@@ -11,6 +11,8 @@ import importlib
 import warnings
 from typing import NamedTuple
 
+import torch  # noqa: F401  (loads the libraries that _C is linked to)
+
 HOW_TO_BUILD = "`pip install --no-build-isolation -e .` or `make setup` in the folder of setup.py builds it"
 FALLBACK = "fallback"  # the reference where nothing faster is there: the same, but it warns
 

@@ -125,6 +125,11 @@ for dtype, tolerance in tolerances.items():
     assert used == limit or (used == "default" and "avx" not in backends()["cpu"][1])
 
 
+@pytest.mark.cpu_kernels
+def test_kernels_load_when_nothing_was_imported_before():
+    assert run("from fairseq_srupp.ops import backends; print(backends()['cpu'])").startswith("(True, ")
+
+
 def test_importing_needs_torch_only():
     program = """
 import sys, torch
