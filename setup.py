@@ -1,4 +1,4 @@
-"""Builds fairseq_srupp._C, the CPU kernels, and lists what is installed. All else about the package is in pyproject.toml.
+"""Builds fairseq_srupp._C, the CPU kernels, and lists what is installed. The rest is in pyproject.toml.
 
 `FAIRSEQ_SRUPP_NO_EXTENSION=1` leaves the kernels out: the recurrence then runs on its PyTorch reference.
 """
@@ -13,7 +13,7 @@ DEFINES = [
     ("Py_LIMITED_API", "0x030A0000"),  # Python 3.10 and later
     ("TORCH_TARGET_VERSION", "0x020A000000000000"),  # torch 2.10 and later
 ]
-# NaN and infinities keep their meaning; what is given up (errno, trapping, order of contraction) nobody can observe.
+# What is given up here, errno and floating-point traps, nobody sees; NaN and infinities keep their meaning.
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 NO_TORCH = (
     "fairseq_srupp needs torch to be built; run `pip install torch setuptools wheel ninja` "
@@ -53,7 +53,10 @@ def build() -> dict:
 setup(
     packages=[*find_packages(include=["fairseq_srupp*"]), "fairseq_srupp.csrc", "fairseq_srupp.csrc.cpu"],
     package_dir={"fairseq_srupp.csrc": "csrc"},
-    package_data={"fairseq_srupp.csrc": ["*.h", "*.cpp"], "fairseq_srupp.csrc.cpu": ["*.h", "*.inl", "*.cpp"]},
+    package_data={
+        "fairseq_srupp.csrc": ["*.h", "*.cpp"],
+        "fairseq_srupp.csrc.cpu": ["*.h", "*.inl", "*.cpp"],
+    },
     include_package_data=False,
     **build(),
 )

@@ -3,8 +3,7 @@
 // One channel, one step (paper, section 2, equations 2 to 5; m is the dropout mask):
 //   f = sigmoid(uf + v_f c' + b_f)      r = sigmoid(ur + v_r c' + b_r)      c' is the state before the step
 //   c = f c' + (1 - f) u                h = x + m r (c - x)
-// All arithmetic is in S (float or double); u, x, h and the saved c are stored as T and converted by load and
-// store.
+// All arithmetic is in S (float or double); u, x, h and the saved c are stored as T, see load and store.
 
 #pragma once
 
@@ -62,8 +61,8 @@ SRUPP_INLINE float load(BFloat16 value) { return float_of(unsigned(value.bits) <
 
 SRUPP_INLINE float load(Half value) {
   const unsigned magnitude = (value.bits & 0x7fffu) << 13;
-  const float rescaled =
-      float_of(magnitude) * float_of(0x77800000u);  // 2^112: exponent bias 15 to 127, subnormals too
+  // times 2^112: from an exponent bias of 15 to one of 127, subnormals too
+  const float rescaled = float_of(magnitude) * float_of(0x77800000u);
   const unsigned infinite = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return float_of(bits_of(rescaled) | infinite | (value.bits & 0x8000u) << 16);
 }
@@ -80,8 +79,8 @@ SRUPP_INLINE void store(float value, BFloat16& place) {
 SRUPP_INLINE void store(float value, Half& place) {
   const unsigned magnitude = bits_of(value) & 0x7fffffffu;
   const unsigned normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
-  const unsigned subnormal =
-      bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;  // the addition rounds at 2^-24
+  // the addition rounds at 2^-24
+  const unsigned subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
   unsigned bits = magnitude < 0x38800000u ? subnormal : normal;
   bits = magnitude >= 0x47800000u ? 0x7c00u : bits;
   bits = value != value ? 0x7e00u : bits;
@@ -102,13 +101,13 @@ SRUPP_INLINE double power_of_two(double shifted) {
 }
 
 // exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2: without branches and calls, so that compilers vectorise it.
-// Right to about an ulp for x in +-87 (float) or +-708 (double), anything beyond; NaN gives NaN.
+// Right to about an ulp for x in +-87 (float) or +-708 (double), meaningless beyond; NaN gives NaN.
 SRUPP_INLINE float exp_in_range(float x) {
   const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
   const float n = shifted - 12582912.0f;
-  const float rest =
-      (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln(2) in two parts, the first exact times n
-  float sum = 1.40612767e-3f;                       // minimax, relative error 2.6e-9
+  // ln(2) in two parts: n times the first is exact
+  const float rest = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float sum = 1.40612767e-3f;  // minimax, relative error 2.6e-9
   sum = sum * rest + 8.37902074e-3f;
   sum = sum * rest + 4.16647765e-2f;
   sum = sum * rest + 1.66663653e-1f;

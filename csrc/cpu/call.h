@@ -112,9 +112,8 @@ void visit(const Call& call, const Offsets& start, int64_t count, bool descendin
   each(tile, at);
 }
 
-// Calls each(tile, offsets) for all tiles, on all threads. Work is dealt out in pieces of kLanes channels
-// counted from the start of each direction, so that how a channel is computed does not depend on the number
-// of threads.
+// Calls each(tile, offsets) for all tiles, on all threads. Work is dealt out in pieces of kLanes channels,
+// counted from the start of each direction, so how a channel is computed depends on no number of threads.
 template <class T, class Each>
 void for_each_tile(const Call& call, Walk walk, const Each& each) {
   const int64_t width = call.channels / call.directions;

@@ -1,11 +1,10 @@
-// The CPU kernels, compiled once per instruction set: SRUPP_ISA is its namespace, SRUPP_TARGET the function
-// attribute.
+// The CPU kernels, once per instruction set: SRUPP_ISA is its namespace, SRUPP_TARGET a function attribute.
 
 namespace srupp {
 namespace SRUPP_ISA {
 
-// What a tile keeps from step to step, kLanes channels in one piece: separate rows would be a multiple of 4
-// KiB apart in most models, and evict each other from the first-level cache.
+// What a tile keeps from step to step, kLanes channels in one piece: separate rows would be a multiple of
+// 4 KiB apart in most models, and evict each other from the first-level cache.
 template <class S>
 struct alignas(64) Lanes {
   S v_f[kLanes], v_r[kLanes], b_f[kLanes], b_r[kLanes], mask[kLanes];
@@ -113,8 +112,8 @@ SRUPP_TARGET void forward_tile(const ForwardTile<T>& tile) {
   scatter_state<T>(tile, lanes, tile.c_last);
 }
 
-// One step of a tile in the backward pass. The state before it is what the forward saved, or c0, which may be
-// wider.
+// One step of a tile in the backward pass. The state before it is what the forward saved, or
+// c0, which may be wider.
 template <class T, class C>
 struct BackwardRow {
   const T *u, *x, *grad_h;

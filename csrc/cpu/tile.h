@@ -1,6 +1,5 @@
 // A tile: up to kTileChannels neighbouring channels of one sequence and one direction, over all steps. Tiles
-// share nothing that is written, so any thread may take any tile and the result stays the same to the last
-// bit.
+// share nothing that is written, so any thread may take any tile and the result stays the same.
 
 #pragma once
 
@@ -10,9 +9,10 @@
 
 namespace srupp {
 
-constexpr int kLanes = 64;  // channels in the innermost loop: a fixed count, whole cache lines in every dtype
-constexpr int kTileChannels =
-    1024;  // long rows keep the memory busy; what a tile keeps still fits the caches
+// Channels in the innermost loop: a fixed count, whole cache lines in every dtype.
+constexpr int kLanes = 64;
+// Long rows keep the memory busy; what a tile of this width keeps from step to step still fits the caches.
+constexpr int kTileChannels = 1024;
 
 // Every pointer is to the tile's first channel at the step where its walk begins: forward at the first step
 // of its direction, backward at the last. The strides lead from there to the next step, in elements; they may

@@ -1,4 +1,4 @@
-"""Times the recurrence against a copy of the same bytes, in one run on one machine. See README.md beside this file.
+"""Times the recurrence against a copy of the same bytes, in one run on one machine. See the README.md here.
 
 Checks the backend against the fp64 reference first; when that fails, prints no figures and exits with 1.
 """
@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import datetime
 import json
+import os
 import pathlib
 import platform
 import resource
@@ -28,6 +29,7 @@ from fairseq_srupp.ops import backends, sru_recurrence  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "fp64": 1e-12}  # of the largest value of a tensor
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 # tensors of (L, B, D) that a perfect kernel moves
 FORWARD_READS, FORWARD_WRITES = 4, 2  # u (3), x; h, c
 BACKWARD_READS, BACKWARD_WRITES = 6, 4  # u (3), x, c, grad_h; grad_u (3), grad_x
@@ -42,12 +44,14 @@ def make_inputs(length: int, batch: int, channels: int, dtype: torch.dtype, devi
     bias = torch.tensor([[0.0], [-2.0]]).expand(2, channels).clone()
     c0 = torch.randn(batch, channels, generator=generator)
     state = torch.float64 if dtype == torch.float64 else torch.float32
-    tensors = [tensor.to(device, kind) for tensor, kind in zip((u, x, weight_c, bias, c0), [dtype] * 2 + [state] * 3)]
+    tensors = [
+        tensor.to(device, kind) for tensor, kind in zip((u, x, weight_c, bias, c0), [dtype] * 2 + [state] * 3)
+    ]
     return [tensor.requires_grad_() for tensor in tensors]
 
 
 def wrong_results(backend: str | None, dtype: str, device: str) -> list[str]:
-    """Names of the outputs and gradients that are off the fp64 reference, over a few shapes and all options."""
+    """The outputs and gradients that are off the fp64 reference, over a few shapes and all options."""
     wrong = []
     for length, batch, channels in ((1, 1, 2), (17, 3, 130), (200, 2, 1090)):
         for bidirectional in (False, True):
@@ -61,34 +65,48 @@ def wrong_results(backend: str | None, dtype: str, device: str) -> list[str]:
             got = outputs_and_gradients(inputs, backend, **options)
             expected = outputs_and_gradients(exact, "reference", **options)
             for name, value in got.items():
-                error = (value.double() - expected[name]).abs().max() / expected[name].abs().max().clamp(min=1e-9)
+                error = (value.double() - expected[name]).abs().max() / expected[name].abs().max().clamp(
+                    min=1e-9
+                )
                 if not error <= TOLERANCE[dtype]:
-                    wrong.append(f"{name} at {(length, batch, channels)}, bidirectional={bidirectional}: {error:.1e}")
+                    wrong.append(
+                        f"{name} at {(length, batch, channels)}, bidirectional={bidirectional}: {error:.1e}"
+                    )
     return wrong
 
 
 def outputs_and_gradients(inputs: list[Tensor], backend: str | None, **options) -> dict[str, Tensor]:
     h, c_last = sru_recurrence(*inputs, backend=backend, **options)
-    loss = (h.double() * torch.arange(1, h.shape[-1] + 1, device=h.device).sin()).sum() + c_last.double().sum()
+    loss = (
+        h.double() * torch.arange(1, h.shape[-1] + 1, device=h.device).sin()
+    ).sum() + c_last.double().sum()
     gradients = torch.autograd.grad(loss, inputs)
     names = ("h", "c_last", "grad_u", "grad_x", "grad_weight_c", "grad_bias", "grad_c0")
     return dict(zip(names, (h.detach(), c_last.detach(), *gradients)))
 
 
-def time_all(functions: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each function in each round. One after the other in each round, so that all see the same machine."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+def time_all(functions: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[tuple]]:
+    """Seconds and page faults of each function in each round.
+
+    In a round each runs once, one after the other, so that all see the same machine. What they allocate is
+    allocated inside the measured time and given back outside of it.
+    """
+    measured: dict[str, list[tuple]] = {name: [] for name in functions}
     for number in range(rounds + 3):
         for name, function in functions.items():
             synchronize(device)
-            start = time.perf_counter()
+            faults, start = page_faults(), time.perf_counter()
             result = function()
             synchronize(device)
             stop = time.perf_counter()
-            del result
             if number >= 3:
-                seconds[name].append(stop - start)
-    return seconds
+                measured[name].append((stop - start, page_faults() - faults))
+            del result
+    return measured
+
+
+def page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def synchronize(device: str) -> None:
@@ -120,17 +138,20 @@ def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds
         "backward": backward,
         "forward + backward": both,
     }
-    seconds = time_all(functions, rounds, device)
+    measured = time_all(functions, rounds, device)
     forget_peak_memory(device)
     before = memory(device)
     both()
     peak = memory(device) - before
-    return {"shape": shape, "dtype": dtype, "peak_bytes": peak, "rows": rows(seconds, shape, DTYPES[dtype])}
+    rows = table(measured, shape[0] * shape[1] * shape[2] * DTYPES[dtype].itemsize)
+    return {"shape": shape, "dtype": dtype, "peak_bytes": peak, "rows": rows}
 
 
-def rows(seconds: dict[str, list[float]], shape: tuple[int, int, int], dtype: torch.dtype) -> list[dict]:
-    """A row of the table for each function: milliseconds, bandwidth, and the ratio to the copy it is measured by."""
-    unit = shape[0] * shape[1] * shape[2] * dtype.itemsize
+def table(measured: dict[str, list[tuple]], unit: int) -> list[dict]:
+    """A row for each function: milliseconds, bandwidth, page faults, ratio to the copy it is measured by.
+
+    unit: the bytes of one tensor (L, B, D).
+    """
     forward, backward = FORWARD_READS + FORWARD_WRITES, BACKWARD_READS + BACKWARD_WRITES
     described = {
         "copy of the forward's bytes": (forward, None),
@@ -139,16 +160,18 @@ def rows(seconds: dict[str, list[float]], shape: tuple[int, int, int], dtype: to
         "backward": (backward, "copy of the backward's bytes"),
         "forward + backward": (forward + backward, "copy of the forward's bytes"),
     }
-    table = []
+    rows: dict[str, dict] = {}
     for name, (tensors, yardstick) in described.items():
-        median, shortest = statistics.median(seconds[name]), min(seconds[name])
-        row = {"name": name, "median_ms": median * 1e3, "min_ms": shortest * 1e3, "gb_per_s": tensors * unit / median / 1e9}
+        seconds, faults = zip(*measured[name])
+        median = statistics.median(seconds)
+        row = {"name": name, "median_ms": median * 1e3, "min_ms": min(seconds) * 1e3}
+        row |= {"gb_per_s": tensors * unit / median / 1e9, "page_faults": statistics.median(faults)}
         if yardstick:
-            row["ratio"] = median / statistics.median(seconds[yardstick])
-            row["ratio_of_min"] = shortest / min(seconds[yardstick])
+            row["ratio"] = row["median_ms"] / rows[yardstick]["median_ms"]
+            row["ratio_of_min"] = row["min_ms"] / rows[yardstick]["min_ms"]
             row["yardstick"] = yardstick
-        table.append(row)
-    return table
+        rows[name] = row
+    return list(rows.values())
 
 
 def forget_peak_memory(device: str) -> None:
@@ -161,7 +184,7 @@ def forget_peak_memory(device: str) -> None:
 
 
 def memory(device: str) -> int:
-    """Bytes: the peak since forget_peak_memory(); of the whole process's life where the system cannot forget it."""
+    """Bytes: the peak since forget_peak_memory(), or of the process's life where the system cannot forget."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated()
     if sys.platform == "linux":
@@ -200,11 +223,13 @@ def cpu_name() -> str:
 
 
 def show(result: dict) -> None:
-    print(f"\n(L, B, D) = {result['shape']}, {result['dtype']}, forward + backward takes {result['peak_bytes'] / 2**20:.0f} MiB")
-    print(f"  {'':30}{'median ms':>10}{'min ms':>10}{'GB/s':>8}{'ratio':>8}{'of min':>8}")
+    peak = f"{result['peak_bytes'] / 2**20:.0f} MiB"
+    print(f"\n(L, B, D) = {result['shape']}, {result['dtype']}; forward + backward allocates {peak}")
+    print(f"  {'':30}{'median ms':>10}{'min ms':>9}{'GB/s':>7}{'faults':>8}{'ratio':>7}{'of min':>8}")
     for row in result["rows"]:
-        ratios = f"{row['ratio']:8.2f}{row['ratio_of_min']:8.2f}  x {row['yardstick']}" if "ratio" in row else ""
-        print(f"  {row['name']:30}{row['median_ms']:10.2f}{row['min_ms']:10.2f}{row['gb_per_s']:8.1f}{ratios}")
+        times = f"{row['median_ms']:10.2f}{row['min_ms']:9.2f}{row['gb_per_s']:7.1f}{row['page_faults']:8.0f}"
+        ratios = f"{row['ratio']:7.2f}{row['ratio_of_min']:8.2f}" if "ratio" in row else ""
+        print(f"  {row['name']:30}{times}{ratios}{'  x ' + row['yardstick'] if ratios else ''}")
 
 
 def shape_of(text: str) -> tuple[int, int, int]:
@@ -214,22 +239,34 @@ def shape_of(text: str) -> tuple[int, int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times")
+    parser.add_argument(
+        "--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times"
+    )
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
     parser.add_argument("--backend", choices=list(backends()), help="default: the fastest for the device")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write environment and results there")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="let the C library keep freed memory (glibc)"
+    )
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="write environment and results there"
+    )
     args = parser.parse_args()
+    if args.keep_memory and not os.environ.keys() >= KEEP_MEMORY.keys():
+        # the C library reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    wrong = [f"{dtype}: {line}" for dtype in args.dtype for line in wrong_results(args.backend, dtype, args.device)]
+    wrong = [
+        f"{dtype}: {line}" for dtype in args.dtype for line in wrong_results(args.backend, dtype, args.device)
+    ]
     if wrong:
         print("wrong results, so no figures:", *wrong, sep="\n  ", file=sys.stderr)
         return 1
-    about = environment(args.device)
+    about = environment(args.device) | {"keep_memory": args.keep_memory}
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     results = []
     for shape in args.shape or [(256, 16, 1024), (256, 8, 3072), (2048, 1, 1024)]:

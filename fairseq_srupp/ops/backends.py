@@ -1,7 +1,7 @@
 """Which backends of the recurrence exist here, and which one a call takes.
 
-A backend is a pair of operators, `fairseq_srupp::<name>_forward` and `<name>_backward` (see recurrence.py), and one entry
-in `_BACKENDS`. What is built is looked for once, on import; nothing is ever built here.
+A backend is a pair of operators, `fairseq_srupp::<name>_forward` and `<name>_backward` (see recurrence.py),
+and one entry in `_BACKENDS`. What is built is looked for once, on import; nothing is ever built here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ FALLBACK = "fallback"  # the reference where nothing faster is there: the same, 
 class Backend(NamedTuple):
     """One way to compute the recurrence.
 
-    device_type: the one it serves, None for all. about: what it is. missing: why it is not there and what to do, or None.
+    device_type: the one it serves, None for all. about: what it is. missing: why it is not there and what to
+    do about it, None where it is there.
     """
 
     device_type: str | None
@@ -47,14 +48,15 @@ OPERATOR_NAMES = (*_BACKENDS, FALLBACK)
 
 
 def backends() -> dict[str, tuple[bool, str]]:
-    """For each backend: whether it is available, and what it is, or why it is missing and what to do about it."""
-    return {name: (backend.missing is None, backend.missing or backend.about) for name, backend in _BACKENDS.items()}
+    """For each backend: whether it is available, and what it is, or why it is missing and what to do."""
+    return {name: (found.missing is None, found.missing or found.about) for name, found in _BACKENDS.items()}
 
 
 def choose_backend(device_type: str, requested: str | None) -> str:
     """The operators to take for tensors on `device_type`: one of OPERATOR_NAMES.
 
-    Raises ValueError for a name that does not exist or serves another device, RuntimeError for a backend that is missing.
+    Raises ValueError for a name that does not exist or serves another device, RuntimeError for a backend that
+    is missing.
     """
     if requested is None:
         for name, backend in _BACKENDS.items():
@@ -62,7 +64,8 @@ def choose_backend(device_type: str, requested: str | None) -> str:
                 return name
         return "reference" if device_type == "meta" else FALLBACK
     if requested not in _BACKENDS:
-        raise ValueError(f"sru_recurrence: backend is {requested!r}, expected None or one of {', '.join(_BACKENDS)}")
+        names = ", ".join(_BACKENDS)
+        raise ValueError(f"sru_recurrence: backend is {requested!r}, expected None or one of {names}")
     backend = _BACKENDS[requested]
     if backend.missing is not None:
         raise RuntimeError(f"sru_recurrence: backend {requested!r} is not available: {backend.missing}")
@@ -76,5 +79,7 @@ def choose_backend(device_type: str, requested: str | None) -> str:
 def warn_of_reference(device_type: str) -> None:
     """Says, once for each type of device, that the reference has to do, and what would be faster."""
     reasons = [backend.missing for backend in _BACKENDS.values() if backend.device_type == device_type]
-    reason = "; ".join(filter(None, reasons)) or f"there are no compiled kernels for {device_type} tensors yet"
+    reason = (
+        "; ".join(filter(None, reasons)) or f"there are no compiled kernels for {device_type} tensors yet"
+    )
     warnings.warn(f"the SRU++ recurrence runs on its slow PyTorch reference: {reason}", stacklevel=3)

@@ -1,7 +1,7 @@
-"""The public operator: checks, schema, fake kernels and autograd. The arithmetic is in reference.py and csrc/.
+"""The public operator: checks, schema, fake kernels, autograd. The arithmetic is in reference.py and csrc/.
 
-Each backend has two operators, `fairseq_srupp::<backend>_forward` and `fairseq_srupp::<backend>_backward`. They are
-defined here, so that they exist in a plain clone as well; a compiled module only registers kernels for its own two.
+Each backend has two operators, `fairseq_srupp::<backend>_forward` and `<backend>_backward`. They are defined
+here, so that they exist in a plain clone as well; a compiled module only registers kernels for them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fairseq_srupp.ops.reference import state_dtype
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _FORWARD_SCHEMA = (
-    "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, Tensor? padding_mask, "
-    "bool bidirectional, bool save_c) -> (Tensor h, Tensor c_last, Tensor c)"
+    "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, "
+    "Tensor? padding_mask, bool bidirectional, bool save_c) -> (Tensor h, Tensor c_last, Tensor c)"
 )
 _BACKWARD_SCHEMA = (
     "(Tensor? grad_h, Tensor? grad_c_last, Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, "
@@ -37,7 +37,7 @@ def sru_recurrence(
     bidirectional: bool = False,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The elementwise recurrence of SRU and SRU++ (paper, section 2, equations 2 to 5; written out in reference.py).
+    """The elementwise recurrence of SRU and SRU++ (paper, section 2, equations 2 to 5; see reference.py).
 
     Args:
         u: (L, B, 3, D) candidate, forget gate and reset gate before the recurrence; fp32, fp64, fp16 or bf16.
@@ -45,13 +45,14 @@ def sru_recurrence(
         weight_c: (2, D) weights [v_f, v_r] of the state in the gates; the dtype of u, or fp32.
         bias: (2, D) biases [b_f, b_r] of the gates; the dtype of u, or fp32.
         c0: (B, D) state before the first step, zeros if None; fp32 (fp64 where u is fp64).
-        dropout_mask: (B, D) scale m of r * (c - x), the same for all steps; any floating dtype; has no gradient.
+        dropout_mask: (B, D) scale m of r * (c - x), the same for all steps; any floating dtype; no gradient.
         padding_mask: (L, B) bool, True where a step is padding: it copies c, gives h = 0, has no gradients.
         bidirectional: D = 2d, and the second d channels run backwards in time: their first step is t = L - 1.
         backend: one of the names in `backends()`; None takes the fastest there is for the device of u.
 
     Returns:
-        h (L, B, D) in the dtype of u, and c_last (B, D) in that of c0: the state after the last step of each direction.
+        h (L, B, D) in the dtype of u, and c_last (B, D) in that of c0: the state after the last step of each
+        direction, which is t = 0 for the second.
 
     Raises:
         ValueError: a shape or device that does not fit, an unknown backend or one for another device.
@@ -63,10 +64,13 @@ def sru_recurrence(
     _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional)
     name = choose_backend(u.device.type, backend)
     state = state_dtype(u.dtype)
-    inputs = [u, x, weight_c.to(state), bias.to(state), c0, None if dropout_mask is None else dropout_mask.to(state)]
-    inputs = [None if tensor is None else tensor.contiguous() for tensor in (*inputs, padding_mask)]
-    save_c = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (u, x, weight_c, bias, c0))
-    h, c_last, _ = _operator(name, "forward")(*inputs, bidirectional, save_c)
+    mask = None if dropout_mask is None else dropout_mask.to(state)
+    tensors = (u, x, weight_c.to(state), bias.to(state), c0, mask, padding_mask)
+    tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    save_c = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+    h, c_last, _ = _operator(name, "forward")(*tensors, bidirectional, save_c)
     return h, c_last
 
 
@@ -79,12 +83,15 @@ def _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional) 
     if u.dim() != 4 or u.shape[2] != 3:
         raise ValueError(f"sru_recurrence: u has shape {tuple(u.shape)}, expected (L, B, 3, D)")
     if u.dtype not in _DTYPES:
-        raise TypeError(f"sru_recurrence: u has dtype {u.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+        expected = ", ".join(map(str, _DTYPES))
+        raise TypeError(f"sru_recurrence: u has dtype {u.dtype}, expected one of {expected}")
     length, batch, _, channels = u.shape
     if bidirectional and channels % 2:
-        raise ValueError(f"sru_recurrence: u has D = {channels} channels, expected an even D when bidirectional")
+        raise ValueError(
+            f"sru_recurrence: u has D = {channels} channels, expected an even D if bidirectional"
+        )
     state, io = (state_dtype(u.dtype),), (u.dtype,)
-    parameter = io if u.dtype == torch.float64 else (u.dtype, torch.float32)
+    parameter = (u.dtype, torch.float32)
     for name, tensor, axes, shape, dtypes in (
         ("x", x, "(L, B, D)", (length, batch, channels), io),
         ("weight_c", weight_c, "(2, D)", (2, channels), parameter),
@@ -103,10 +110,12 @@ def _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional) 
         if tensor.dtype not in dtypes:
             expected = " or ".join(dict.fromkeys(map(str, dtypes)))
             raise TypeError(
-                f"sru_recurrence: {name} has dtype {tensor.dtype}, expected {expected} for u of dtype {u.dtype}"
+                f"sru_recurrence: {name} has dtype {tensor.dtype}, expected {expected} "
+                f"for u of dtype {u.dtype}"
             )
         if tensor.device != u.device:
-            raise ValueError(f"sru_recurrence: {name} is on {tensor.device}, expected {u.device}, the device of u")
+            where = f"is on {tensor.device}, expected {u.device}, the device of u"
+            raise ValueError(f"sru_recurrence: {name} {where}")
     if dropout_mask is not None and dropout_mask.requires_grad:
         raise ValueError("sru_recurrence: dropout_mask requires a gradient, expected one that is detached")
 

@@ -1,15 +1,15 @@
 """The recurrence in plain PyTorch, one time step after the other: what every compiled kernel has to compute.
 
-Per channel (paper, section 2, equations 2 to 5, with m the dropout mask; state and sums in fp32, fp64 for fp64):
+Per channel (paper, section 2, equations 2 to 5; m is the dropout mask; state in fp32, in fp64 for fp64):
 
     f_t = sigmoid(uf_t + v_f * c_{t-1} + b_f)
     r_t = sigmoid(ur_t + v_r * c_{t-1} + b_r)
     c_t = f_t * c_{t-1} + (1 - f_t) * u_t
     h_t = x_t + m * r_t * (c_t - x_t)
 
-A padded step copies c, gives h = 0 and has no gradients. With `bidirectional`, the second half of the channels runs
-backwards in time. The arguments of both functions are those of the operators in recurrence.py: they are taken as
-checked, weight_c, bias, c0 and dropout_mask are in the dtype of the state.
+A padded step copies c, gives h = 0, has no gradients. With `bidirectional`, the second half of the channels
+runs backwards in time. The arguments of both functions are those of the operators in recurrence.py: they are
+checked, and weight_c, bias, c0 and dropout_mask are in the dtype of the state.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def recurrence_forward(
     bidirectional: bool,
     save_c: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """u (L, B, 3, D), x (L, B, D), ... -> h (L, B, D), c_last (B, D), c (L, B, D), or c (0,) unless `save_c`."""
+    """u (L, B, 3, D), x (L, B, D), ... -> h (L, B, D), c_last (B, D), c (L, B, D); c (0,) unless `save_c`."""
     length, batch, channels = x.shape
     (v_f, v_r), (b_f, b_r) = weight_c, bias
     candidate, forget, reset, skip, padded = _in_order_of_steps(u, x, padding_mask, bidirectional)

@@ -15,7 +15,7 @@ NAMES = ("h", "c_last", "grad_u", "grad_x", "grad_weight_c", "grad_bias", "grad_
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Where the kernels were left out on purpose, their tests cannot run. Where they are only missing, the tests fail."""
+    """Where the kernels were left out on purpose, their tests are skipped. Where they miss, they fail."""
     if os.environ.get("FAIRSEQ_SRUPP_NO_EXTENSION") != "1":
         return
     for item in items:
@@ -25,11 +25,17 @@ def pytest_collection_modifyitems(items) -> None:
 
 @pytest.fixture
 def make_inputs():
-    """make_inputs(L, B, D, dtype) -> [u, x, weight_c, bias, c0] with gradients, the last in the dtype of the state."""
+    """make_inputs(L, B, D, dtype) -> [u, x, weight_c, bias, c0] with gradients, c0 as wide as the state."""
 
     def make(length: int, batch: int, channels: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         generator = torch.Generator().manual_seed(length + batch + channels)
-        shapes = (length, batch, 3, channels), (length, batch, channels), (2, channels), (2, channels), (batch, channels)
+        shapes = (
+            (length, batch, 3, channels),
+            (length, batch, channels),
+            (2, channels),
+            (2, channels),
+            (batch, channels),
+        )
         tensors = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
         dtypes = [dtype] * 4 + [state_dtype(dtype)]
         return [tensor.to(kind).requires_grad_() for tensor, kind in zip(tensors, dtypes)]
@@ -39,7 +45,7 @@ def make_inputs():
 
 @pytest.fixture
 def make_options():
-    """make_options(L, B, D) -> dropout_mask with zeros in it, and padding_mask with holes, a tail and a row of padding."""
+    """make_options(L, B, D) -> dropout_mask with zeros, padding_mask with holes, a tail and a whole row."""
 
     def make(length: int, batch: int, channels: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(length * batch * channels)
@@ -60,8 +66,12 @@ def results():
     def run(inputs: list[Tensor], **options) -> dict[str, Tensor]:
         h, c_last = sru_recurrence(*inputs, **options)
         generator = torch.Generator().manual_seed(7)
-        grads = [torch.randn(out.shape, generator=generator, dtype=torch.float64).bfloat16() for out in (h, c_last)]
-        gradients = torch.autograd.grad([h, c_last], inputs, [grads[0].to(h.dtype), grads[1].to(c_last.dtype)])
+        grads = [
+            torch.randn(out.shape, generator=generator, dtype=torch.float64).bfloat16() for out in (h, c_last)
+        ]
+        gradients = torch.autograd.grad(
+            [h, c_last], inputs, [grads[0].to(h.dtype), grads[1].to(c_last.dtype)]
+        )
         return dict(zip(NAMES, (h.detach(), c_last.detach(), *gradients)))
 
     return run

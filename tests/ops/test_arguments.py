@@ -35,8 +35,16 @@ def test_the_call_itself_is_fine():
         ("weight_c", torch.zeros(2 * D), r"weight_c has shape \(12,\), expected \(2, D\) = \(2, 6\)"),
         ("bias", torch.zeros(D, 2), r"bias has shape \(6, 2\), expected \(2, D\) = \(2, 6\)"),
         ("c0", torch.zeros(1, D), r"c0 has shape \(1, 6\), expected \(B, D\) = \(2, 6\)"),
-        ("dropout_mask", torch.ones(L, B, D), r"dropout_mask has shape \(4, 2, 6\), expected \(B, D\) = \(2, 6\)"),
-        ("padding_mask", torch.zeros(B, L, dtype=torch.bool), r"padding_mask has shape \(2, 4\), expected \(L, B\)"),
+        (
+            "dropout_mask",
+            torch.ones(L, B, D),
+            r"dropout_mask has shape \(4, 2, 6\), expected \(B, D\) = \(2, 6\)",
+        ),
+        (
+            "padding_mask",
+            torch.zeros(B, L, dtype=torch.bool),
+            r"padding_mask has shape \(2, 4\), expected \(L, B\)",
+        ),
     ],
 )
 def test_shapes(name, wrong, expected):
@@ -47,12 +55,28 @@ def test_shapes(name, wrong, expected):
 @pytest.mark.parametrize(
     "name, wrong, expected",
     [
-        ("u", torch.zeros(L, B, 3, D, dtype=torch.int32), "u has dtype torch.int32, expected one of torch.float32"),
-        ("x", torch.zeros(L, B, D).double(), "x has dtype torch.float64, expected torch.float32 for u of dtype"),
-        ("weight_c", torch.zeros(2, D).bfloat16(), "weight_c has dtype torch.bfloat16, expected torch.float32"),
+        (
+            "u",
+            torch.zeros(L, B, 3, D, dtype=torch.int32),
+            "u has dtype torch.int32, expected one of torch.float32",
+        ),
+        (
+            "x",
+            torch.zeros(L, B, D).double(),
+            "x has dtype torch.float64, expected torch.float32 for u of dtype",
+        ),
+        (
+            "weight_c",
+            torch.zeros(2, D).bfloat16(),
+            "weight_c has dtype torch.bfloat16, expected torch.float32",
+        ),
         ("bias", torch.zeros(2, D).double(), "bias has dtype torch.float64, expected torch.float32"),
         ("c0", torch.zeros(B, D).half(), "c0 has dtype torch.float16, expected torch.float32"),
-        ("dropout_mask", torch.ones(B, D).bool(), "dropout_mask has dtype torch.bool, expected torch.float32 or"),
+        (
+            "dropout_mask",
+            torch.ones(B, D).bool(),
+            "dropout_mask has dtype torch.bool, expected torch.float32 or",
+        ),
         ("padding_mask", torch.zeros(L, B), "padding_mask has dtype torch.float32, expected torch.bool"),
     ],
 )
@@ -66,7 +90,9 @@ def test_dtypes_beside_half_precision():
     call(**half, bias=torch.zeros(2, D).bfloat16())
     with pytest.raises(TypeError, match="c0 has dtype torch.bfloat16, expected torch.float32"):
         call(**half, c0=torch.zeros(B, D).bfloat16())
-    with pytest.raises(TypeError, match="weight_c has dtype torch.float16, expected torch.bfloat16 or torch.float32"):
+    with pytest.raises(
+        TypeError, match="weight_c has dtype torch.float16, expected torch.bfloat16 or torch.float32"
+    ):
         call(**half, weight_c=torch.zeros(2, D).half())
 
 
@@ -79,9 +105,13 @@ def test_devices(name):
 
 
 def test_odd_channels_in_two_directions():
-    with pytest.raises(ValueError, match="D = 3 channels, expected an even D when bidirectional"):
+    with pytest.raises(ValueError, match="D = 3 channels, expected an even D if bidirectional"):
         sru_recurrence(
-            torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3), torch.zeros(2, 3), torch.zeros(2, 3), bidirectional=True
+            torch.zeros(2, 1, 3, 3),
+            torch.zeros(2, 1, 3),
+            torch.zeros(2, 3),
+            torch.zeros(2, 3),
+            bidirectional=True,
         )
 
 
@@ -99,7 +129,14 @@ def test_unknown_backend():
 @pytest.mark.parametrize("wrong", [{"x": (L, B, D + 1)}, {"c0": (D,)}, {"dropout_mask": (B + 1, D)}])
 def test_the_kernel_itself_reads_nothing_outside(wrong):
     """Whoever calls the operator directly gets an error too, instead of memory that is not his."""
-    shapes = {"u": (L, B, 3, D), "x": (L, B, D), "weight_c": (2, D), "bias": (2, D), "c0": (B, D), "dropout_mask": (B, D)}
+    shapes = {
+        "u": (L, B, 3, D),
+        "x": (L, B, D),
+        "weight_c": (2, D),
+        "bias": (2, D),
+        "c0": (B, D),
+        "dropout_mask": (B, D),
+    }
     tensors = [torch.zeros(wrong.get(name, shape)) for name, shape in shapes.items()]
     with pytest.raises(RuntimeError, match=f"{next(iter(wrong))} does not have the shape"):
         torch.ops.fairseq_srupp.cpu_forward(*tensors, None, False, True)

@@ -64,7 +64,9 @@ except RuntimeError as error:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_without_kernels_one_warning_names_the_command(compiled):
     warned, found, refused = run(INPUTS + f"COMPILED = {compiled}" + WITHOUT_KERNELS).splitlines()
-    assert warned.startswith("1 the SRU++ recurrence runs on its slow PyTorch reference: fairseq_srupp._C is not built")
+    assert warned.startswith(
+        "1 the SRU++ recurrence runs on its slow PyTorch reference: fairseq_srupp._C is not built"
+    )
     for line in (warned, found, refused):
         assert "`pip install --no-build-isolation -e .`" in line and "`make setup`" in line
     assert found.startswith("(False, ")
@@ -105,7 +107,9 @@ def test_kernels_are_taken_without_being_asked_for(recwarn):
 @pytest.mark.parametrize("limit", ["default", "avx2"])
 def test_every_instruction_set(limit):
     """ATEN_CPU_CAPABILITY, with which PyTorch limits its own kernels, limits these too."""
-    program = INPUTS + """
+    program = (
+        INPUTS
+        + """
 from fairseq_srupp import _C
 from fairseq_srupp.ops import sru_recurrence
 tolerances = {torch.float64: 1e-12, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 4e-2}
@@ -121,6 +125,7 @@ for dtype, tolerance in tolerances.items():
         error = ((got.double() - expected).abs().max() / expected.abs().max()).item()
         assert error <= tolerance, (dtype, error)
 """
+    )
     used = run(program, ATEN_CPU_CAPABILITY=limit).strip()
     assert used == limit or (used == "default" and "avx" not in backends()["cpu"][1])
 

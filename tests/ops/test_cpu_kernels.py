@@ -29,7 +29,9 @@ def poison():
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("length", [1, 2, 17, 128, 1000])
 @pytest.mark.parametrize("channels", [1, 3, 5, 33, 130])
-def test_lengths_and_widths(poison, make_inputs, make_options, results, exact, assert_near, dtype, length, channels):
+def test_lengths_and_widths(
+    poison, make_inputs, make_options, results, exact, assert_near, dtype, length, channels
+):
     inputs, options = make_inputs(length, 3, channels, dtype), make_options(length, 3, channels)
     assert_near(results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[dtype])
 
@@ -49,7 +51,9 @@ def test_many_tiles(make_inputs, make_options, results, exact, assert_near, bidi
     """Wider than a tile, and large enough that every thread has several."""
     inputs, options = make_inputs(20, 3, 2310), make_options(20, 3, 2310)
     options["bidirectional"] = bidirectional
-    assert_near(results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[torch.float32])
+    assert_near(
+        results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[torch.float32]
+    )
 
 
 def test_blocks_above_4_mib(poison, make_inputs, results, exact, assert_near):
@@ -78,7 +82,10 @@ def test_inputs_that_are_not_contiguous(make_inputs, make_options, results):
     sliced[1] = sliced[1].transpose(0, 1).contiguous().transpose(0, 1)
     sliced[2] = sliced[2].t().contiguous().t()
     assert not any(tensor.is_contiguous() for tensor in sliced)
-    cut = {"dropout_mask": options["dropout_mask"][:, ::2], "padding_mask": options["padding_mask"].t().clone().t()}
+    cut = {
+        "dropout_mask": options["dropout_mask"][:, ::2],
+        "padding_mask": options["padding_mask"].t().clone().t(),
+    }
     copies = [tensor.contiguous().requires_grad_() for tensor in sliced]
     expected = results(copies, **{name: mask.contiguous() for name, mask in cut.items()}, backend="cpu")
     got = results([tensor.requires_grad_() for tensor in sliced], **cut, backend="cpu")
@@ -138,7 +145,9 @@ def test_huge_inputs_saturate(backend, dtype):
     weight_c = torch.ones(2, 4, dtype=state, requires_grad=True)
     c0 = torch.full((1, 4), 2.0, dtype=state)
     h, c_last = sru_recurrence(u, x, weight_c, torch.zeros_like(weight_c), c0, backend=backend)
-    assert c_last.tolist() == [[3.0, 2.0, 3.0, 2.0]]  # forget gate shut: the candidate; open: the state of before
+    assert c_last.tolist() == [
+        [3.0, 2.0, 3.0, 2.0]
+    ]  # forget gate shut: the candidate; open: the state of before
     assert h[-1, 0].tolist() == [0.5, 0.5, 3.0, 2.0]  # reset gate shut: x; open: the state
     for gradient in torch.autograd.grad(h.sum() + c_last.sum(), (u, x, weight_c)):
         assert gradient.isfinite().all()
@@ -146,7 +155,7 @@ def test_huge_inputs_saturate(backend, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_whole_range_of_a_gate(dtype):
-    """c_last = sigmoid(forget) where c0 = 1 and the candidate is 0: to a few units in the last place of the state."""
+    """c_last = sigmoid(forget) where c0 = 1 and the candidate is 0: to a few units in the last place."""
     z = torch.cat([torch.linspace(-86, 86, 20001), torch.linspace(-2e4, 2e4, 40001)]).to(dtype)
     state = torch.float64 if dtype == torch.float64 else torch.float32
     u = torch.stack([torch.zeros_like(z), z, torch.zeros_like(z)])[None, None]
@@ -190,7 +199,7 @@ def test_rounding_of_outputs(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_is_that_of_pytorch(dtype):
-    """h from states of all magnitudes: subnormal, overflowing, exactly between two values, and NaN with any payload."""
+    """h from all kinds of states: subnormal, overflowing, half-way between two values, NaN of any payload."""
     generator = torch.Generator().manual_seed(0)
     scale = torch.logspace(-46, 38, 40000, dtype=torch.float64)
     spread = (torch.randn(40000, generator=generator, dtype=torch.float64) * scale).float()

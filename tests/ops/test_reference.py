@@ -39,7 +39,15 @@ def test_equations(make_inputs, make_options, masked, padded, bidirectional):
     mask = options["dropout_mask"] if masked else None
     padding = options["padding_mask"] if padded else None
     h, c_last = sru_recurrence(
-        u, x, weight_c, bias, c0, dropout_mask=mask, padding_mask=padding, bidirectional=bidirectional, backend="reference"
+        u,
+        x,
+        weight_c,
+        bias,
+        c0,
+        dropout_mask=mask,
+        padding_mask=padding,
+        bidirectional=bidirectional,
+        backend="reference",
     )
     for row, channel in itertools.product(range(batch), range(channels)):
         backwards = bidirectional and channel >= channels // 2

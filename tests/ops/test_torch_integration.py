@@ -1,4 +1,4 @@
-"""What PyTorch expects of an operator: opcheck, torch.compile, autocast, meta tensors, activation checkpointing."""
+"""What PyTorch expects of an operator: opcheck, compilation, autocast, meta tensors, checkpointing."""
 
 import pytest
 import torch
@@ -18,9 +18,10 @@ def test_opcheck_forward(make_inputs, make_options, backend, dtype):
     u, x, weight_c, bias, c0 = make_inputs(5, 3, 6, dtype)
     parameters = (weight_c.float().detach().requires_grad_(), bias.float().detach().requires_grad_())
     options = make_options(5, 3, 6)
-    for c0, mask, padding in ((None, None, None), (c0, options["dropout_mask"].float(), options["padding_mask"])):
+    masks = options["dropout_mask"].float(), options["padding_mask"]
+    for state_and_masks in ((None, None, None), (c0, *masks)):
         for bidirectional in (False, True):
-            arguments = (u, x, *parameters, c0, mask, padding, bidirectional, True)
+            arguments = (u, x, *parameters, *state_and_masks, bidirectional, True)
             torch.library.opcheck(operator(backend, "forward"), arguments)
 
 
@@ -36,7 +37,17 @@ def test_opcheck_backward(make_inputs, make_options, backend, given):
     u, x, weight_c, bias, c0 = (tensor.detach() for tensor in make_inputs(5, 3, 6))
     options = make_options(5, 3, 6)
     h_and_c = [torch.randn_like(x) if given[0] else None, torch.randn_like(c0) if given[1] else None]
-    saved = (u, x, weight_c, bias, c0, options["dropout_mask"], options["padding_mask"], torch.randn_like(x), True)
+    saved = (
+        u,
+        x,
+        weight_c,
+        bias,
+        c0,
+        options["dropout_mask"],
+        options["padding_mask"],
+        torch.randn_like(x),
+        True,
+    )
     torch.library.opcheck(operator(backend, "backward"), (*h_and_c, *saved))
 
 
@@ -67,13 +78,15 @@ def test_compile_without_a_graph_break(make_inputs, make_options, backend):
 
 
 def test_inductor(make_inputs):
-    """The default compiler, on the op alone: the C++ that it writes for others takes most of a minute to compile."""
+    """The default compiler, on the op alone: the C++ that it writes for others takes a minute to compile."""
     inputs = make_inputs(5, 3, 6)
     h, c_last = torch.compile(sru_recurrence, fullgraph=True)(*inputs)
     expected = sru_recurrence(*inputs)
     torch.testing.assert_close((h, c_last), expected)
     ones = [torch.ones_like(h), torch.ones_like(c_last)]
-    torch.testing.assert_close(torch.autograd.grad([h, c_last], inputs, ones), torch.autograd.grad(expected, inputs, ones))
+    torch.testing.assert_close(
+        torch.autograd.grad([h, c_last], inputs, ones), torch.autograd.grad(expected, inputs, ones)
+    )
 
 
 def test_autocast_casts_x_to_the_dtype_of_u(make_inputs):
