@@ -33,7 +33,9 @@ def source_files(library: Path) -> list[Path]:
 
 
 def write_text(library: Path, output: Path, valid: int, test: int, most: int) -> dict[str, tuple[int, int]]:
-    """Writes the three splits to `output`: test and valid of at least so many bytes, train of the rest up to `most`.
+    """Writes the three splits to `output`: `test` and `valid` bytes or a little more, train of the rest up to `most`.
+
+    No file makes up more than a fifth of test or valid: they are to tell of the library, not of one module.
 
     Returns:
         (files, bytes) of each split.
@@ -41,15 +43,17 @@ def write_text(library: Path, output: Path, valid: int, test: int, most: int) ->
     Raises:
         ValueError: the library is too small to be split, or has no sources at all.
     """
-    sizes, counts, texts = {"test": test, "valid": valid, "train": most}, {}, {}
-    files = iter(source_files(library))
-    for split, size in sizes.items():
-        pieces: list[bytes] = []
-        while sum(map(len, pieces)) < size and (path := next(files, None)) is not None:
-            pieces.append((library / path).read_bytes())
-        texts[split] = b"".join(pieces)
-        counts[split] = len(pieces), len(texts[split])
-    if len(texts["train"]) < 2 * (valid + test):
+    counts, texts, files = {}, {}, source_files(library)
+    for split, size, longest in (("test", test, test // 5), ("valid", valid, valid // 5), ("train", most, most)):
+        taken, pieces, rest = 0, [], []
+        for path in files:
+            if taken < size and (library / path).stat().st_size <= longest:
+                pieces.append((library / path).read_bytes())
+                taken += len(pieces[-1])
+            else:
+                rest.append(path)
+        counts[split], texts[split], files = (len(pieces), taken), b"".join(pieces), rest
+    if min(counts["test"][1] - test, counts["valid"][1] - valid) < 0 or counts["train"][1] < 2 * (valid + test):
         raise ValueError(f"{library} holds too few Python source files")
     output.mkdir(parents=True, exist_ok=True)
     for split, text in texts.items():
@@ -60,8 +64,8 @@ def write_text(library: Path, output: Path, valid: int, test: int, most: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--valid-bytes", type=int, default=100_000)
-    parser.add_argument("--test-bytes", type=int, default=300_000)
+    parser.add_argument("--valid-bytes", type=int, default=50_000)
+    parser.add_argument("--test-bytes", type=int, default=200_000)
     parser.add_argument("--max-train-bytes", type=int, default=20_000_000)
     args = parser.parse_args()
     library = Path(sysconfig.get_path("stdlib"))

@@ -168,17 +168,22 @@ def test_no_word_of_the_test_set_is_new(tmp_path):
 
 def test_standard_library_text(tmp_path):
     library = tmp_path / "lib"
-    for name in ("a.py", "b.py", "c.py", "d.py", "email/e.py", "test/f.py", "site-packages/g.py", "encodings/h.py", "i.txt"):
+    sources = [f"{folder}{number}.py" for folder in ("a", "email/b") for number in range(20)]
+    for name in (*sources, "test/f.py", "site-packages/g.py", "encodings/h.py", "i.txt"):
         (library / name).parent.mkdir(parents=True, exist_ok=True)
-        (library / name).write_text(f"# {name}\n" * 30)
+        (library / name).write_text(f"# {name}\n" * 10)
+    (library / "long.py").write_text("# long\n" * 100)
     (library / "table.py").write_text("x" * 300_000)
-    counts = stdlib_text.write_text(library, tmp_path / "out", valid=100, test=100, most=10_000)
+    counts = stdlib_text.write_text(library, tmp_path / "out", valid=600, test=1000, most=10_000)
     texts = {split: (tmp_path / "out" / f"{split}.txt").read_text() for split in counts}
-    assert {split: files for split, (files, _) in counts.items()} == {"test": 1, "valid": 1, "train": 3}
-    assert sorted(set("".join(texts.values()).splitlines())) == ["# a.py", "# b.py", "# c.py", "# d.py", "# email/e.py"]
-    assert stdlib_text.source_files(library) == stdlib_text.source_files(library)
+    assert 600 <= len(texts["valid"]) < 720 and 1000 <= len(texts["test"]) < 1200 and "# long" in texts["train"]
+    assert sorted(line for text in texts.values() for line in set(text.splitlines())) == sorted(
+        ["# long", *(f"# {name}" for name in sources)])
+    assert sum(files for files, _ in counts.values()) == 41 and counts["test"][1] == len(texts["test"])
+    again = stdlib_text.write_text(library, tmp_path / "again", valid=600, test=1000, most=10_000)
+    assert again == counts and (tmp_path / "again" / "train.txt").read_text() == texts["train"]
     with pytest.raises(ValueError, match="too few"):
-        stdlib_text.write_text(library, tmp_path / "out", valid=300, test=300, most=10_000)
+        stdlib_text.write_text(library, tmp_path / "out", valid=3000, test=3000, most=10_000)
 
 
 def test_demo_refuses_a_folder_of_something_else(tmp_path):
