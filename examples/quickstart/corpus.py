@@ -2,7 +2,7 @@
 
     python corpus.py --output DIR [--train 7000] [--valid 400] [--test 600] [--seed 1]
 
-DIR gets train, valid and test, each as .de and .en with one sentence a line. The same seed gives the same files.
+DIR gets train, valid and test, each as .de and .en with one sentence a line. Equal seeds give equal files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def distinct_pairs(count: int, seed: int) -> list[Pair]:
     return pairs
 
 
-def write_corpus(output: Path, train: int = 7000, valid: int = 400, test: int = 600, seed: int = 1) -> dict[str, int]:
+def write_corpus(
+    output: Path, train: int = 7000, valid: int = 400, test: int = 600, seed: int = 1
+) -> dict[str, int]:
     """Writes `output`/{train,valid,test}.{de,en} and returns the number of lines in each split.
 
     The pairs share no sentence on either side, so neither do the splits.
@@ -41,7 +43,7 @@ def write_corpus(output: Path, train: int = 7000, valid: int = 400, test: int = 
     start = 0
     for split, size in sizes.items():
         for side, language in enumerate(("de", "en")):
-            lines = [pair[side] + "\n" for pair in pairs[start:start + size]]
+            lines = [pair[side] + "\n" for pair in pairs[start : start + size]]
             (output / f"{split}.{language}").write_text("".join(lines), encoding="utf-8")
         start += size
     return sizes

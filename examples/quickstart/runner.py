@@ -1,8 +1,7 @@
-"""Runs the steps of a demonstration: prints each command, shows how far it is, keeps its output, stops when it fails."""
+"""Runs the steps of a demonstration, command by command, shows how far each is, and stops when one fails."""
 
 from __future__ import annotations
 
-import collections
 import os
 import shlex
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable
 
 _WIDTH = 110
 _TAIL = 15  # lines of the log that are shown when a step fails
@@ -28,46 +27,57 @@ class Runner:
 
     def __init__(self, steps: int):
         self.steps, self.step = steps, 0
-        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1",
-                            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
 
-    def run(self, title: str, command: Sequence[str], log: Path, status: Callable[[str], str | None] = lambda line: None,
-            stdin: str | None = None) -> str:
-        """Runs a command with its output, stderr included, in `log`, and returns that output.
+    def run(
+        self, title: str, command: str, log: Path, status: Callable[[str], str | None] | None = None
+    ) -> str:
+        """Runs a command, written as in a shell, with its output and errors in `log`; returns that output.
 
-        `status` turns a line of output into what to show of it, or None. `stdin` is a file to read from.
+        `status` turns a line of output into what to show of it, or None.
 
         Raises:
-            StepFailed: the command cannot be started or ends with another status than 0; the log's end is shown.
+            StepFailed: the command cannot be started or fails; the end of the log is shown before.
         """
         self.step += 1
-        print(f"\n[{self.step}/{self.steps}] {title}\n{_wrapped(command, stdin)}", flush=True)
+        print(f"\n[{self.step}/{self.steps}] {title}\n{_wrapped(command)}", flush=True)
         log.parent.mkdir(parents=True, exist_ok=True)
-        started, lines = time.monotonic(), []
+        started, lines, words = time.monotonic(), [], shlex.split(command)
         try:
-            source = open(stdin, encoding="utf-8") if stdin else subprocess.DEVNULL
-            process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                       encoding="utf-8", errors="replace", env=self.environment)
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                env=self.environment,
+            )
         except OSError as error:
-            raise StepFailed(f"demo: {command[0]}: {error.strerror}; `make setup` installs what is needed") from error
+            raise StepFailed(
+                f"demo: {words[0]}: {error.strerror}; `make setup` installs what is needed"
+            ) from error
         with process, log.open("w", encoding="utf-8") as file, _Status(started) as shown:
             try:
                 for line in process.stdout:
                     file.write(line)
                     lines.append(line)
-                    shown.text = status(line) or shown.text
+                    shown.text = status and status(line) or shown.text
             except BaseException:
                 process.terminate()
                 raise
         if process.returncode:
-            print("".join(collections.deque(lines, _TAIL)), end="", flush=True)
-            raise StepFailed(f"demo: step {self.step} ({title}) failed with status {process.returncode}; its output: {log}")
+            print("".join(lines[-_TAIL:]), flush=True)
+            raise StepFailed(
+                f"demo: step {self.step} ({title}) failed, status {process.returncode}; all of it: {log}"
+            )
         print(f"    done in {time.monotonic() - started:.0f} s, output in {log}", flush=True)
         return "".join(lines)
 
 
 class _Status:
-    """Shows `text` and the time while a step runs: in place on a terminal, as a line now and then elsewhere."""
+    """Shows `text` and the time while a step runs: in place on a terminal, elsewhere a line now and then."""
 
     def __init__(self, started: float):
         self.text, self._started, self._over = "", started, threading.Event()
@@ -86,17 +96,20 @@ class _Status:
 
     def _show(self) -> None:
         while not self._over.wait(1 if self._terminal else 15):
-            line = " | ".join(filter(None, [f"    {time.monotonic() - self._started:.0f} s", self.text]))
-            print(f"\r\033[K{line[:_WIDTH]}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
+            line = " | ".join(filter(None, [f"    {time.monotonic() - self._started:.0f} s", self.text]))[
+                :_WIDTH
+            ]
+            print(
+                f"\r\033[K{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True
+            )
 
 
-def _wrapped(command: Sequence[str], stdin: str | None) -> str:
-    """The command as one would type it, options on lines that fit."""
-    lines, words = ["    $"], [shlex.quote(word) for word in command] + (["<", shlex.quote(stdin)] if stdin else [])
-    for index, word in enumerate(words):
-        following = words[index + 1] if word.startswith("--") and index + 1 < len(words) else ""
-        if len(lines[-1]) + len(word) + len(following) + 4 > _WIDTH and not words[index - 1].startswith("--"):
+def _wrapped(command: str) -> str:
+    """The command on several lines, broken before options."""
+    lines = ["    $"]
+    for part in command.replace(" --", "\n--").splitlines():
+        if len(lines[-1]) + len(part) + 3 > _WIDTH:
             lines[-1] += " \\"
             lines.append("       ")
-        lines[-1] += " " + word
+        lines[-1] += " " + part
     return "\n".join(lines)

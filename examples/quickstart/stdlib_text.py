@@ -12,13 +12,23 @@ import hashlib
 import sysconfig
 from pathlib import Path
 
-_SKIPPED_FOLDERS = {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data",
-                    "__pycache__", "__phello__"}
+_SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "idlelib",
+    "idle_test",
+    "site-packages",
+    "dist-packages",
+    "encodings",
+    "pydoc_data",
+    "__pycache__",
+    "__phello__",
+}
 _LONGEST = 250_000  # bytes; longer ones are tables that a program wrote
 
 
 def source_files(library: Path) -> list[Path]:
-    """Paths below `library` of its source files, in an order that is fixed but has nothing to do with their names.
+    """Paths below `library` of its source files, in a fixed order that has nothing to do with their names.
 
     Left out are tests, generated tables and what was installed beside the library.
     """
@@ -26,14 +36,16 @@ def source_files(library: Path) -> list[Path]:
     for path in library.rglob("*.py"):
         below = path.relative_to(library)
         folders = below.parts[:-1]
-        generated = below.name.startswith("_sysconfigdata") or any(name.startswith("config-") for name in folders)
+        generated = below.name.startswith("_sysconfigdata") or any(
+            name.startswith("config-") for name in folders
+        )
         if not generated and not _SKIPPED_FOLDERS & set(folders) and 0 < path.stat().st_size <= _LONGEST:
             files.append(below)
     return sorted(files, key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
 
 
 def write_text(library: Path, output: Path, valid: int, test: int, most: int) -> dict[str, tuple[int, int]]:
-    """Writes the three splits to `output`: `test` and `valid` bytes or a little more, train of the rest up to `most`.
+    """Writes test and valid of so many bytes or a few more, and train of the rest up to `most`, to `output`.
 
     No file makes up more than a fifth of test or valid: they are to tell of the library, not of one module.
 
@@ -44,7 +56,11 @@ def write_text(library: Path, output: Path, valid: int, test: int, most: int) ->
         ValueError: the library is too small to be split, or has no sources at all.
     """
     counts, texts, files = {}, {}, source_files(library)
-    for split, size, longest in (("test", test, test // 5), ("valid", valid, valid // 5), ("train", most, most)):
+    for split, size, longest in (
+        ("test", test, test // 5),
+        ("valid", valid, valid // 5),
+        ("train", most, most),
+    ):
         taken, pieces, rest = 0, [], []
         for path in files:
             if taken < size and (library / path).stat().st_size <= longest:
@@ -53,7 +69,9 @@ def write_text(library: Path, output: Path, valid: int, test: int, most: int) ->
             else:
                 rest.append(path)
         counts[split], texts[split], files = (len(pieces), taken), b"".join(pieces), rest
-    if min(counts["test"][1] - test, counts["valid"][1] - valid) < 0 or counts["train"][1] < 2 * (valid + test):
+    if min(counts["test"][1] - test, counts["valid"][1] - valid) < 0 or counts["train"][1] < 2 * (
+        valid + test
+    ):
         raise ValueError(f"{library} holds too few Python source files")
     output.mkdir(parents=True, exist_ok=True)
     for split, text in texts.items():

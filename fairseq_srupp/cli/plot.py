@@ -26,7 +26,7 @@ Curve = Tuple[str, bool, List[float], List[float]]
 
 @dataclass
 class Run:
-    """What a log tells: points of the training, in order of updates, and of each validation set by its name."""
+    """What a log tells: points of training, in order of updates, and of each validation set by its name."""
 
     label: str
     train: List[Stats] = field(default_factory=list)
@@ -36,13 +36,20 @@ class Run:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help="fairseq's log (--log-format simple or json), or a folder with train.log"
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="fairseq's log (--log-format simple or json), or a folder with train.log",
     )
     parser.add_argument(
-        "--metric", default="loss", help="loss, ppl, bits (per target token) or any other name in the log (default: loss)"
+        "--metric",
+        default="loss",
+        help="loss, ppl, bits (per target token) or any other name in the log (default: loss)",
     )
     parser.add_argument("--x", choices=sorted(_AXES), default="updates", help="what to draw it against")
-    parser.add_argument("--label", action="append", default=[], help="name of a run in the legend, once a run")
+    parser.add_argument(
+        "--label", action="append", default=[], help="name of a run in the legend, once a run"
+    )
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .svg")
 
 
@@ -50,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw the picture.
 
     Raises:
-        UserError: a file that is missing or no log, a metric that a log lacks, a picture that cannot be written.
+        UserError: a file that is missing or no log, a metric that a log lacks, an unwritable output.
     """
     kind = os.path.splitext(args.output)[1].lstrip(".").lower()
     if kind not in _FORMATS:
@@ -74,8 +81,8 @@ def parse_line(line: str) -> Optional[Tuple[str, str, Stats]]:
     """The statistics in one line of a fairseq log, of either format.
 
     Returns:
-        (tag, subset, stats) with tag train_inner, train or valid and the validation set's name ("" where the line
-        does not tell it), or None for any other line. Names in stats lack the prefix that the json format gives them.
+        (tag, subset, stats) with tag train_inner, train or valid and the validation set's name ("" where the
+        line does not tell it), or None for any other line. Names in stats lack the json format's prefix.
     """
     parts = [part.strip() for part in line.split("|")]
     tag = next((part for part in parts[:4] if part in _TAGS), None)
@@ -89,7 +96,9 @@ def parse_line(line: str) -> Optional[Tuple[str, str, Stats]]:
             return None
         if not isinstance(found, dict):
             return None
-        pairs: Iterable[Tuple[str, object]] = ((name.removeprefix(f"{tag}_"), value) for name, value in found.items())
+        pairs: Iterable[Tuple[str, object]] = (
+            (name.removeprefix(f"{tag}_"), value) for name, value in found.items()
+        )
     else:
         pairs = re.findall(r"([A-Za-z_]\w*)[= ]([^\s,|]+)", " | ".join(parts[parts.index(tag) + 1 :]))
     subset = re.search(r"valid on '([^']*)' subset", line)
@@ -109,7 +118,13 @@ def read_run(path: str, label: str) -> Run:
     try:
         with open(path, encoding="utf-8", errors="replace") as lines:
             for tag, subset, stats in filter(None, map(parse_line, lines)):
-                points = valid.setdefault(subset, {}) if tag == "valid" else inner if tag == "train_inner" else epochs
+                points = (
+                    valid.setdefault(subset, {})
+                    if tag == "valid"
+                    else inner
+                    if tag == "train_inner"
+                    else epochs
+                )
                 if tag != "valid":
                     _add_hours(stats, points)
                 points[stats["num_updates"]] = stats
@@ -122,7 +137,7 @@ def read_run(path: str, label: str) -> Run:
 
 
 def _add_hours(stats: Stats, points: Dict[float, Stats]) -> None:
-    """Set stats["hours"]; fairseq's "wall" starts again in a resumed run, whose points replace those they repeat."""
+    """Set stats["hours"]. A resumed run's "wall" starts again, and its points replace those they repeat."""
     updates, hours = stats["num_updates"], stats.get("wall", 0) / 3600
     last = next(reversed(points.values()), None)
     resumed = last is not None and (updates <= last["num_updates"] or hours < last.get("wall", 0) / 3600)
@@ -150,7 +165,10 @@ def _in_order(points: Dict[float, Stats]) -> List[Stats]:
 def _curves(run: Run, path: str, metric: str, x: str) -> List[Curve]:
     scale = _scale(run.train, x)
     curves = []
-    subsets = {f"valid {subset}".strip() if len(run.valid) > 1 else "valid": run.valid[subset] for subset in run.valid}
+    subsets = {
+        f"valid {subset}".strip() if len(run.valid) > 1 else "valid": run.valid[subset]
+        for subset in run.valid
+    }
     for name, points in {"train": run.train, **subsets}.items():
         pairs = [(scale(stats["num_updates"]), _value(stats, metric)) for stats in points] if scale else []
         pairs = [(at, value) for at, value in pairs if value is not None and math.isfinite(value)]
@@ -159,7 +177,9 @@ def _curves(run: Run, path: str, metric: str, x: str) -> List[Curve]:
     if not curves and not scale:
         _fail(f"{path}: no training statistics to tell {x} from; draw it against updates")
     if not curves:
-        names = sorted({name for points in (run.train, *run.valid.values()) for stats in points for name in stats})
+        names = sorted(
+            {name for points in (run.train, *run.valid.values()) for stats in points for name in stats}
+        )
         _fail(f"{path}: no {metric} in it; it has {', '.join(names)}")
     return curves
 
@@ -170,7 +190,7 @@ def _value(stats: Stats, metric: str) -> Optional[float]:
 
 
 def _scale(train: List[Stats], x: str) -> Optional[Callable[[float], float]]:
-    """A function from updates to the x axis, linear between the points of training; None where they do not tell."""
+    """From updates to the x axis, linear between the points of training; None where they do not tell."""
     if x == "updates":
         return float
     at, values = [0.0], [0.0]
@@ -201,7 +221,11 @@ def _draw(curves: List[Curve], metric: str, x: str, kind: str) -> bytes:
     colours = {}
     for label, validation, at, values in curves:
         colour = colours.setdefault(label.rpartition(", ")[0], f"C{len(colours) % 10}")
-        style = {"marker": "o", "markersize": 4, "linewidth": 1.8} if validation else {"linewidth": 1, "alpha": 0.5}
+        style = (
+            {"marker": "o", "markersize": 4, "linewidth": 1.8}
+            if validation
+            else {"linewidth": 1, "alpha": 0.5}
+        )
         if len(at) == 1:
             style["marker"] = "o"
         axes.plot(at, values, color=colour, label=f"{label} ({values[-1]:.4g} at the end)", **style)
@@ -219,7 +243,7 @@ def _draw(curves: List[Curve], metric: str, x: str, kind: str) -> bytes:
 
 
 def _limits(curves: List[List[float]]) -> Tuple[float, float]:
-    """Room for the end of the curves: how high they start is of no interest, and would press the rest flat."""
+    """Room for the end of the curves: how high they start is of no interest, and presses the rest flat."""
     values = sorted(value for values in curves for value in values)
     low, high = values[0], values[-1]
     usual = values[min(len(values) - 1, int(0.9 * len(values)))]

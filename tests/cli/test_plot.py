@@ -52,16 +52,24 @@ def refused(*arguments):
 
 
 def curves(path, metric, x):
-    return {label: (at, values) for label, _, at, values in plot._curves(plot.read_run(str(path), "r"), "", metric, x)}
+    return {
+        label: (at, values)
+        for label, _, at, values in plot._curves(plot.read_run(str(path), "r"), "", metric, x)
+    }
 
 
 @pytest.mark.parametrize("text", [SIMPLE, JSON], ids=["simple", "json"])
 def test_both_formats_say_the_same(log, text):
     path = log(text)
     assert curves(path, "loss", "updates") == {"r, train": ([10, 20], [7.5, 5.5]), "r, valid": ([15], [5.75])}
-    assert curves(path, "bits", "tokens") == {"r, train": ([20000, 41000], [7.25, 5]), "r, valid": ([30500], [5.5])}
-    assert curves(path, "ppl", "hours") == {"r, train": ([0.01, 0.02], [152.22, 32]),
-                                            "r, valid": ([pytest.approx(0.015)], [45.25])}
+    assert curves(path, "bits", "tokens") == {
+        "r, train": ([20000, 41000], [7.25, 5]),
+        "r, valid": ([30500], [5.5]),
+    }
+    assert curves(path, "ppl", "hours") == {
+        "r, train": ([0.01, 0.02], [152.22, 32]),
+        "r, valid": ([pytest.approx(0.015)], [45.25]),
+    }
     assert curves(path, "lr", "updates") == {"r, train": ([10, 20], [0.001, 0.001])}
 
 
@@ -93,8 +101,14 @@ def test_picture_of_several_runs(log, tmp_path):
     output = tmp_path / "curves.svg"
     assert draw(first, second.parent, "--metric", "bits", "--x", "hours", "--output", output) == 0
     words = re.findall(r">([^<>\n]+)</text>", output.read_text())
-    assert {"one, train (5 at the end)", "one, valid (5.5 at the end)", "two, train (5 at the end)",
-            "two, valid (5.5 at the end)", "hours", "bits per token"} <= set(words)
+    assert {
+        "one, train (5 at the end)",
+        "one, valid (5.5 at the end)",
+        "two, train (5 at the end)",
+        "two, valid (5.5 at the end)",
+        "hours",
+        "bits per token",
+    } <= set(words)
 
     output = tmp_path / "curves.png"
     assert draw(first, "--label", "mine", "--output", output) == 0
@@ -105,7 +119,12 @@ def test_refusals_are_one_line_and_leave_nothing(log, tmp_path):
     good, output = log(SIMPLE), tmp_path / "curves.png"
     assert f"{tmp_path}/none.log: No such file" in refused(tmp_path / "none.log", "--output", output)
     assert f"{tmp_path}/train.log: No such file" in refused(tmp_path, "--output", output)
-    for text in ("", "Dear diary, training | valid | was hard\n", SIMPLE.splitlines()[0], "\0\1\2 | train_inner | {broken"):
+    for text in (
+        "",
+        "Dear diary, training | valid | was hard\n",
+        SIMPLE.splitlines()[0],
+        "\0\1\2 | train_inner | {broken",
+    ):
         assert "no statistics of a fairseq training" in refused(log(text, "bad.log"), "--output", output)
     assert "no bleu in it; it has" in refused(good, "--metric", "bleu", "--output", output)
     assert "2 --label for 1 run(s)" in refused(good, "--label", "a", "--label", "b", "--output", output)

@@ -14,7 +14,7 @@ PERSONS = ("I", "thou", "he", "she", "it", "we", "ye", "they")
 class NP:
     """A noun with its determiner, a name, or a pronoun.
 
-    `determiner`: the, a, this, every, one of the possessives (I, thou, he, she, we, ye, they), or "" (bare plural or
+    `determiner`: the, a, this, every, a possessive (I, thou, he, she, we, ye, they), or "" (bare plural or
     mass noun). `pronoun` is one of PERSONS and leaves `noun` None, unless the pronoun stands for that noun.
     """
 

@@ -16,12 +16,18 @@ _SPEAKERS = {"I": "we", "we": "we", "thou": "ye", "ye": "ye"}
 
 # Kinds of verb phrase: tense, aspect, adverbs of time that go with it, weight.
 _SETTINGS = {
-    "plain": ("present", "progressive", (), 14), "habit": ("present", "simple", phrases.HABITS, 10),
-    "now": ("present", "progressive", phrases.NOW, 8), "soon": ("present", "progressive", phrases.FUTURE, 8),
-    "often": ("present", "simple", phrases.FREQUENCY, 8), "will": ("future", "simple", phrases.FUTURE, 8),
-    "did": ("perfect", "simple", (), 10), "ago": ("perfect", "simple", phrases.PAST, 14),
-    "done": ("done", "simple", (), 5), "fond": ("present", "simple", (), 4),
-    "modal": ("present", "simple", (), 12), "modal soon": ("present", "simple", phrases.FUTURE, 8),
+    "plain": ("present", "progressive", (), 14),
+    "habit": ("present", "simple", phrases.HABITS, 10),
+    "now": ("present", "progressive", phrases.NOW, 8),
+    "soon": ("present", "progressive", phrases.FUTURE, 8),
+    "often": ("present", "simple", phrases.FREQUENCY, 8),
+    "will": ("future", "simple", phrases.FUTURE, 8),
+    "did": ("perfect", "simple", (), 10),
+    "ago": ("perfect", "simple", phrases.PAST, 14),
+    "done": ("done", "simple", (), 5),
+    "fond": ("present", "simple", (), 4),
+    "modal": ("present", "simple", (), 12),
+    "modal soon": ("present", "simple", phrases.FUTURE, 8),
     "modal ago": ("past", "simple", phrases.PAST, 6),
 }
 PAST_SETTINGS = ("did", "ago", "modal ago")
@@ -29,8 +35,10 @@ PRESENT_SETTINGS = ("plain", "now", "modal", "soon", "modal soon")
 
 
 # What one likes to do: with gern.
-_PLEASURES = ("lesen schreiben essen trinken kochen backen malen zeichnen hören tanzen singen schwimmen lernen arbeiten "
-              "helfen spielen einkaufen fernsehen zuhören tragen").split()
+_PLEASURES = (
+    "lesen schreiben essen trinken kochen backen malen zeichnen hören tanzen singen schwimmen lernen "
+    "arbeiten helfen spielen einkaufen fernsehen zuhören tragen"
+).split()
 
 
 class Drawer:
@@ -66,10 +74,21 @@ class Drawer:
         elif own:
             determiner = ""
         else:
-            determiner = self.weighted({"the": 5, "a": 0 if noun.mass else 4, "": 3 if noun.mass or plural else 0,
-                                        "this": 1, self.pick(owners): 2})
-        fitting = [adjective for adjective in ADJECTIVES if adjective.classes & noun.classes
-                   and not (noun.mass and adjective.german in ("klein", "groß", "lang", "kurz"))]
+            determiner = self.weighted(
+                {
+                    "the": 5,
+                    "a": 0 if noun.mass else 4,
+                    "": 3 if noun.mass or plural else 0,
+                    "this": 1,
+                    self.pick(owners): 2,
+                }
+            )
+        fitting = [
+            adjective
+            for adjective in ADJECTIVES
+            if adjective.classes & noun.classes
+            and not (noun.mass and adjective.german in ("klein", "groß", "lang", "kurz"))
+        ]
         adjective = self.pick(fitting) if fitting and not own and self.chance(0.25) else None
         return NP(noun, determiner, plural, adjective)
 
@@ -79,7 +98,11 @@ class Drawer:
             if classes == {"person"} and self.chance(0.3):
                 classes = frozenset({"kin"})
             return self.noun_phrase(classes, definite=True)
-        return self.name() if kind == "name" else NP(pronoun=self.pick(("I", "thou", "he", "she", "we", "ye", "they")))
+        return (
+            self.name()
+            if kind == "name"
+            else NP(pronoun=self.pick(("I", "thou", "he", "she", "we", "ye", "they")))
+        )
 
     def name(self, unlike: NP | None = None) -> NP:
         name, gender = self.pick([row for row in phrases.NAMES if unlike is None or row[0] != unlike.name])
@@ -94,8 +117,13 @@ class Drawer:
         phrase = self.noun_phrase(classes, subject, definite)
         while phrase.noun == subject.noun:
             phrase = self.noun_phrase(classes, subject, definite)
-        if not people and not phrase.noun.animate and not phrase.plural and "own" not in phrase.noun.classes \
-                and self.chance(0.12):
+        if (
+            not people
+            and not phrase.noun.animate
+            and not phrase.plural
+            and "own" not in phrase.noun.classes
+            and self.chance(0.12)
+        ):
             return NP(phrase.noun, pronoun=phrase.person)
         return phrase
 
@@ -125,14 +153,26 @@ class Drawer:
             if np.pronoun and np.noun is not None:  # German says darauf, damit of things
                 np = NP(np.noun)
             clause = clause.but(object=Prepositional(preposition, _CASES[rest[0]], rest[2:], np))
-        elif verb.frame in ("-", "A") and self.chance(0.15) and not (verb.prefix or verb.stative or verb.reflexive):
+        elif (
+            verb.frame in ("-", "A")
+            and self.chance(0.15)
+            and not (verb.prefix or verb.stative or verb.reflexive)
+        ):
             clause = clause.but(place=self.place())
         return clause
 
-    def clause(self, subject: NP | None = None, settings: Sequence[str] = (), verb: Verb | None = None,
-               negation: float = 0.18, definite: bool = False) -> Clause:
-        """A clause with tense, modal, time and negation; `settings` limits the choice to some of _SETTINGS."""
-        setting = self.weighted({key: row[3] for key, row in _SETTINGS.items() if not settings or key in settings})
+    def clause(
+        self,
+        subject: NP | None = None,
+        settings: Sequence[str] = (),
+        verb: Verb | None = None,
+        negation: float = 0.18,
+        definite: bool = False,
+    ) -> Clause:
+        """A clause with tense, modal, time and negation; `settings` limits the choice among _SETTINGS."""
+        setting = self.weighted(
+            {key: row[3] for key, row in _SETTINGS.items() if not settings or key in settings}
+        )
         tense, aspect, times, _ = _SETTINGS[setting]
         verb = verb or self._verb_for(setting, subject)
         clause = self.bare_clause(verb, subject, definite).but(tense=tense, aspect=aspect)
@@ -154,24 +194,37 @@ class Drawer:
         accusative = clause.accusative
         if clause.time and clause.time.kind == "time" and self.chance(0.5):
             return clause.but(front="time")
-        if accusative and accusative.noun and not accusative.pronoun and not accusative.indefinite and \
-                accusative.noun.gender == "m" and not accusative.plural and self.chance(0.25):
+        if (
+            accusative
+            and accusative.noun
+            and not accusative.pronoun
+            and not accusative.indefinite
+            and accusative.noun.gender == "m"
+            and not accusative.plural
+            and self.chance(0.25)
+        ):
             return clause.but(front="accusative")
         return clause
 
     def place(self, homely: bool = False) -> Prepositional | Adverb:
         if self.chance(0.3):
-            return self.pick(phrases.AT_REST[-len(phrases.CITIES):] if homely else phrases.AT_REST)
+            return self.pick(phrases.AT_REST[-len(phrases.CITIES) :] if homely else phrases.AT_REST)
         place = self.pick([place for place in phrases.PLACES if place.home or not homely])
-        return Prepositional(place.rest, DATIVE, place.rest_english, NP(place.noun, "the", adjective=self._place_adjective()))
+        return Prepositional(
+            place.rest, DATIVE, place.rest_english, NP(place.noun, "the", adjective=self._place_adjective())
+        )
 
     def goal(self) -> Prepositional | Adverb:
         if self.chance(0.3):
             return self.pick(phrases.GOALS)
         place = self.pick(phrases.PLACES)
         preposition, _, case = place.goal.partition("+")
-        return Prepositional(preposition, _CASES[case], place.goal_english,
-                             NP(place.noun, "the", adjective=self._place_adjective()))
+        return Prepositional(
+            preposition,
+            _CASES[case],
+            place.goal_english,
+            NP(place.noun, "the", adjective=self._place_adjective()),
+        )
 
     def _place_adjective(self):
         return self.pick(phrases.PLACE_ADJECTIVES) if self.chance(0.2) else None

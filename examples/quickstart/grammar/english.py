@@ -77,15 +77,21 @@ def statement(clause: Clause, without: str = "") -> str:
     negation = "not" if clause.negated else ""
     subject = "" if without == "subject" else noun_phrase(clause.subject, "subject")
     front = clause.time.english if clause.front == "time" and clause.time.kind == "time" else ""
-    return _tidy(front, subject, operator, negation, adverb, verb,
-                 *_complements(clause, without, fronted=bool(front)))
+    return _tidy(
+        front, subject, operator, negation, adverb, verb, *_complements(clause, without, fronted=bool(front))
+    )
 
 
 def question(clause: Clause, without: str = "") -> str:
     """Auxiliary, subject, the rest; `without` leaves out what was asked for."""
     operator, verb = _verb(clause, do_support=True)
-    return _tidy(operator, noun_phrase(clause.subject, "subject"), _frequency(clause), verb,
-                 *_complements(clause, without))
+    return _tidy(
+        operator,
+        noun_phrase(clause.subject, "subject"),
+        _frequency(clause),
+        verb,
+        *_complements(clause, without),
+    )
 
 
 def infinitive(clause: Clause) -> str:
@@ -125,7 +131,9 @@ def _verb(clause: Clause, do_support: bool) -> tuple[str, str]:
     return _lexical(verb.english, third_person(verb.english), past(verb), person, tense, do_support, "")
 
 
-def _lexical(plain: str, third: str, then: str, person: str, tense: str, do_support: bool, rest: str) -> tuple[str, str]:
+def _lexical(
+    plain: str, third: str, then: str, person: str, tense: str, do_support: bool, rest: str
+) -> tuple[str, str]:
     gone = tense in ("past", "perfect")
     if do_support:
         return "did" if gone else "does" if person in _THIRD else "do", plain + rest
@@ -154,7 +162,11 @@ def _complements(clause: Clause, without: str = "", fronted: bool = False) -> li
 def _objects(clause: Clause, without: str) -> list[str]:
     """Objects and particle: picks the friend up, picks up the friend, gives her a book, gives it to her."""
     verb, particle, linker = clause.verb, _particle(clause.verb), clause.verb.linker.removeprefix("!")
-    accusative = noun_phrase(clause.accusative, negated=clause.negated and not clause.fond) if clause.accusative else ""
+    accusative = (
+        noun_phrase(clause.accusative, negated=clause.negated and not clause.fond)
+        if clause.accusative
+        else ""
+    )
     dative = noun_phrase(clause.dative) if clause.dative else ""
     if not accusative:
         return [particle, linker, "" if without == "dative" else dative]

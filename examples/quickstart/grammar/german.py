@@ -1,4 +1,4 @@
-"""Clauses in German: verb second, first and last, separable prefixes, case, agreement and the order of the middle."""
+"""Clauses in German: verb second, first and last, separable prefixes, case, agreement, order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,22 @@ _POSSESSIVES = dict(I="mein", thou="dein", he="sein", she="ihr", it="sein", we="
 
 # Each row: masculine, feminine, neuter, plural.
 _GENDERS = "mfnp"
-_ARTICLES = {NOMINATIVE: ("der", "die", "das", "die"), ACCUSATIVE: ("den", "die", "das", "die"),
-             DATIVE: ("dem", "der", "dem", "den")}
+_ARTICLES = {
+    NOMINATIVE: ("der", "die", "das", "die"),
+    ACCUSATIVE: ("den", "die", "das", "die"),
+    DATIVE: ("dem", "der", "dem", "den"),
+}
 _RELATIVES = {**_ARTICLES, DATIVE: ("dem", "der", "dem", "denen")}
-_STRONG = {NOMINATIVE: ("er", "e", "es", "e"), ACCUSATIVE: ("en", "e", "es", "e"), DATIVE: ("em", "er", "em", "en")}
-_WEAK = {NOMINATIVE: ("e", "e", "e", "en"), ACCUSATIVE: ("en", "e", "e", "en"), DATIVE: ("en", "en", "en", "en")}
+_STRONG = {
+    NOMINATIVE: ("er", "e", "es", "e"),
+    ACCUSATIVE: ("en", "e", "es", "e"),
+    DATIVE: ("em", "er", "em", "en"),
+}
+_WEAK = {
+    NOMINATIVE: ("e", "e", "e", "en"),
+    ACCUSATIVE: ("en", "e", "e", "en"),
+    DATIVE: ("en", "en", "en", "en"),
+}
 
 _FINITE = {
     "sein": ("bin", "bist", "ist", "sind", "seid", "sind"),
@@ -39,17 +50,34 @@ _FINITE = {
     "sollen": ("soll", "sollst", "soll", "sollen", "sollt", "sollen"),
     "möchten": ("möchte", "möchtest", "möchte", "möchten", "möchtet", "möchten"),
 }
-_PAST_STEMS = {"haben": "hatte", "können": "konnte", "müssen": "musste", "wollen": "wollte", "dürfen": "durfte"}
+_PAST_STEMS = {
+    "haben": "hatte",
+    "können": "konnte",
+    "müssen": "musste",
+    "wollen": "wollte",
+    "dürfen": "durfte",
+}
 _FINITE_PAST = {
     "sein": ("war", "warst", "war", "waren", "wart", "waren"),
-    **{verb: tuple(stem + ending for ending in ("", "st", "", "n", "t", "n")) for verb, stem in _PAST_STEMS.items()},
+    **{
+        verb: tuple(stem + ending for ending in ("", "st", "", "n", "t", "n"))
+        for verb, stem in _PAST_STEMS.items()
+    },
 }
 
 # Stems with an e before t and st: arbeit-et, öffn-et, zeichn-et, but lern-t, wohn-t, räum-t.
 _NEEDS_E = re.compile(r"[td]$|[^aeiouäöülrhmn][mn]$|ch[mn]$")
 
-_CONTRACTED = {"in dem": "im", "in das": "ins", "an dem": "am", "an das": "ans", "zu dem": "zum", "zu der": "zur",
-               "bei dem": "beim", "von dem": "vom"}
+_CONTRACTED = {
+    "in dem": "im",
+    "in das": "ins",
+    "an dem": "am",
+    "an das": "ans",
+    "zu dem": "zum",
+    "zu der": "zur",
+    "bei dem": "beim",
+    "von dem": "vom",
+}
 
 
 def pronoun(person: str, case: str) -> str:
@@ -97,8 +125,14 @@ def conjugate(infinitive: str, person: str, thou: str = "", it: str = "") -> str
     link = "e" if _NEEDS_E.search(stem) else ""
     hissing = stem.endswith(("s", "ß", "z", "x"))
     first = stem + "e"
-    return (first, stem + link + ("t" if hissing else "st"), stem + link + "t", infinitive, stem + link + "t",
-            infinitive)[index]
+    return (
+        first,
+        stem + link + ("t" if hissing else "st"),
+        stem + link + "t",
+        infinitive,
+        stem + link + "t",
+        infinitive,
+    )[index]
 
 
 def imperative(verb: Verb) -> str:
@@ -113,9 +147,14 @@ def main_clause(clause: Clause) -> str:
     """Verb second: the subject or what `clause.front` names, the finite verb, the rest."""
     finite, closing = _verb(clause)
     if not clause.front:
-        return _join(noun_phrase(clause.subject, NOMINATIVE), finite, *middle(clause, without="subject"), *closing)
-    fronted = {"time": lambda: clause.time.german, "place": lambda: prepositional(clause.place),
-               "accusative": lambda: noun_phrase(clause.accusative, ACCUSATIVE)}[clause.front]()
+        return _join(
+            noun_phrase(clause.subject, NOMINATIVE), finite, *middle(clause, without="subject"), *closing
+        )
+    fronted = {
+        "time": lambda: clause.time.german,
+        "place": lambda: prepositional(clause.place),
+        "accusative": lambda: noun_phrase(clause.accusative, ACCUSATIVE),
+    }[clause.front]()
     return _join(fronted, finite, *middle(clause, without=clause.front), *closing)
 
 
@@ -141,7 +180,9 @@ def infinitive_clause(clause: Clause) -> str:
 
 
 def command(clause: Clause) -> str:
-    return _join(imperative(clause.verb), *middle(clause, without="subject", particle="bitte"), clause.verb.prefix)
+    return _join(
+        imperative(clause.verb), *middle(clause, without="subject", particle="bitte"), clause.verb.prefix
+    )
 
 
 def middle(clause: Clause, without: str = "", particle: str = "") -> list[str]:
@@ -152,14 +193,23 @@ def middle(clause: Clause, without: str = "", particle: str = "") -> list[str]:
     accusative = None if without == "accusative" else clause.accusative
     dative = None if without == "dative" else clause.dative
     parts = [subject, reflexive] if clause.subject.pronoun else [reflexive, subject]
-    parts += [noun_phrase(np, case) for np, case in ((accusative, ACCUSATIVE), (dative, DATIVE)) if np and np.pronoun]
+    parts += [
+        noun_phrase(np, case)
+        for np, case in ((accusative, ACCUSATIVE), (dative, DATIVE))
+        if np and np.pronoun
+    ]
     parts.append(particle)
 
-    definite = [noun_phrase(np, case) for np, case in ((dative, DATIVE), (accusative, ACCUSATIVE))
-                if np and not np.pronoun and not np.indefinite]
-    time = [clause.time.german if clause.time and without != "time" else "",
-            "schon" if clause.tense == "done" and not clause.negated else ""]
-    # nicht, schon and seit follow what is known already: er kauft das Brot heute nicht, but er kauft heute das Brot.
+    definite = [
+        noun_phrase(np, case)
+        for np, case in ((dative, DATIVE), (accusative, ACCUSATIVE))
+        if np and not np.pronoun and not np.indefinite
+    ]
+    time = [
+        clause.time.german if clause.time and without != "time" else "",
+        "schon" if clause.tense == "done" and not clause.negated else "",
+    ]
+    # nicht, schon and seit follow what is known: er kauft das Brot heute nicht, but er kauft heute das Brot.
     known_first = clause.negated or clause.tense == "done" or clause.aspect == "since"
     parts += definite + time if known_first else time + definite
 

@@ -1,25 +1,31 @@
-"""The kinds of sentence: how clauses join, what is asked, what stands first; each said in German and English."""
+"""The kinds of sentence: how clauses join, what is asked, what stands first; each in German and English."""
 
 from __future__ import annotations
 
 import re
 
 from grammar import english, german, phrases
-from grammar.clause import NP, Clause, Predicate, Prepositional
+from grammar.clause import NP, Clause, Predicate
 from grammar.draw import PAST_SETTINGS, PRESENT_SETTINGS, Drawer, again, subject_class
 from grammar.german import ACCUSATIVE, DATIVE, NOMINATIVE
 from grammar.lexicon import ADJECTIVES, NOUNS, VERBS, Verb
+from grammar.questions import question_words
 
 Pair = tuple[str, str]
 
 _VERBS = {verb.full_infinitive: verb for verb in VERBS}
 _THINGS = frozenset({"clothes", "vehicle", "device", "building", "picture"})
-_ABOUT = {"auf": "worauf", "an": "woran", "mit": "womit", "um": "worum"}
 # Nothing that one sets out to do, orders or promises.
-_MISHAPS = set("verlieren bekommen vergessen einschlafen aufwachen gewinnen ankommen weinen lachen weglaufen "
-               "abfahren tragen".split())
+_MISHAPS = set(
+    "verlieren bekommen vergessen einschlafen aufwachen gewinnen ankommen weinen lachen weglaufen "
+    "abfahren tragen".split()
+)
 # What may come next, with the same object.
-_NEXT = {first: then.split() for first, then in (line.split(":") for line in """
+_NEXT = {
+    first: then.split()
+    for first, then in (
+        line.split(":")
+        for line in """
 suchen:finden
 finden:mitnehmen kaufen zurückbringen fotografieren
 kaufen:essen trinken lesen tragen auspacken anprobieren verkaufen reparieren
@@ -48,11 +54,13 @@ malen:verkaufen wegwerfen
 zeichnen:malen fotografieren
 fotografieren:zeichnen malen
 aufräumen:putzen abschließen
-""".strip().splitlines())}
+""".strip().splitlines()
+    )
+}
 
 
 class Sentences(Drawer):
-    """One method a kind of sentence; each returns a German-English pair, or None where the words drawn do not suit."""
+    """One method a kind of sentence: a German-English pair, or None where the words drawn do not suit."""
 
     def pair(self) -> Pair | None:
         """One sentence of a random kind, from a capital to its full stop."""
@@ -72,7 +80,7 @@ class Sentences(Drawer):
     def asked(self) -> Pair:
         """A question for time, reason, subject, object or place."""
         clause = self.clause(negation=0)
-        without, word, translation = self.pick(_question_words(clause))
+        without, word, translation = self.pick(question_words(clause))
         if without == "time":
             clause = clause.but(time=None)
         if without == "subject":
@@ -90,13 +98,17 @@ class Sentences(Drawer):
             head = head.but(tense="perfect")
         word, translation, inner = "dass", "that", self.clause()
         if report.infinitive == "wissen" and self.chance(0.6):
-            word, translation = self.weighted({("ob", "whether"): 3, ("wann", "when"): 2, ("warum", "why"): 2})
+            word, translation = self.weighted(
+                {("ob", "whether"): 3, ("wann", "when"): 2, ("warum", "why"): 2}
+            )
             head = head.but(negated=True)
             inner = self.clause(settings=("plain", "did", "ago", "soon", "will", "modal"), negation=0)
         if word == "wann":
             inner = inner.but(time=None)
-        return (f"{german.main_clause(head)}, {word} {german.verb_last(inner)}.",
-                f"{english.statement(head)} {translation} {english.statement(inner)}.")
+        return (
+            f"{german.main_clause(head)}, {word} {german.verb_last(inner)}.",
+            f"{english.statement(head)} {translation} {english.statement(inner)}.",
+        )
 
     def reason(self) -> Pair | None:
         """Two clauses about one person, joined by weil, obwohl, denn or deshalb."""
@@ -110,39 +122,54 @@ class Sentences(Drawer):
             cause = cause.but(time=None)
         link = self.weighted({"weil": 5, "obwohl": 3, "denn": 2, "deshalb": 2})
         if link == "denn":
-            return (f"{german.main_clause(main)}, denn {german.main_clause(cause)}.",
-                    f"{english.statement(main)}, because {english.statement(cause)}.")
+            return (
+                f"{german.main_clause(main)}, denn {german.main_clause(cause)}.",
+                f"{english.statement(main)}, because {english.statement(cause)}.",
+            )
         if link == "deshalb":
             first, second = cause.but(subject=main.subject), main.but(subject=subject)
-            return (f"{german.main_clause(first)}, deshalb {german.verb_first(second)}.",
-                    f"{english.statement(first)}, so {english.statement(second)}.")
+            return (
+                f"{german.main_clause(first)}, deshalb {german.verb_first(second)}.",
+                f"{english.statement(first)}, so {english.statement(second)}.",
+            )
         return self._joined(main, link, {"weil": "because", "obwohl": "although"}[link], cause)
 
     def condition(self) -> Pair | None:
         """wenn, bevor and sobald with the present; als with the perfect."""
         past = self.chance(0.3)
-        word, translation = ("als", "when") if past else self.weighted(
-            {("wenn", "when"): 4, ("bevor", "before"): 2, ("sobald", "as soon as"): 2})
+        word, translation = (
+            ("als", "when")
+            if past
+            else self.weighted({("wenn", "when"): 4, ("bevor", "before"): 2, ("sobald", "as soon as"): 2})
+        )
         main = self.clause(settings=("did",) if past else ("habit", "will", "modal")).but(time=None)
         subject = again(main.subject)
         if subject is None or subject_class(main.subject) != "person":
             return None
-        other = self.clause(subject, ("did",) if past else ("now",), negation=0).but(aspect="simple", time=None)
+        other = self.clause(subject, ("did",) if past else ("now",), negation=0).but(
+            aspect="simple", time=None
+        )
         if other.verb.stative or other.verb.frame == "X" or other.verb == main.verb:
             return None
         return self._joined(main, word, translation, other)
 
     def purpose(self) -> Pair | None:
         """um ... zu and ohne ... zu after a verb of motion."""
-        main = self.fronted(self.clause(settings=("did", "ago", "now", "will"), verb=self.verb("R"), negation=0))
+        main = self.fronted(
+            self.clause(settings=("did", "ago", "now", "will"), verb=self.verb("R"), negation=0)
+        )
         goal = self.bare_clause(self._deed(), main.subject).but(place=None)
         if subject_class(main.subject) != "person":
             return None
         if self.chance(0.3):
-            return (f"{german.main_clause(main)}, ohne {german.infinitive_clause(goal)}.",
-                    f"{english.statement(main)} without {english.ing_clause(goal)}.")
-        return (f"{german.main_clause(main)}, um {german.infinitive_clause(goal)}.",
-                f"{english.statement(main)} to {english.infinitive(goal)}.")
+            return (
+                f"{german.main_clause(main)}, ohne {german.infinitive_clause(goal)}.",
+                f"{english.statement(main)} without {english.ing_clause(goal)}.",
+            )
+        return (
+            f"{german.main_clause(main)}, um {german.infinitive_clause(goal)}.",
+            f"{english.statement(main)} to {english.infinitive(goal)}.",
+        )
 
     def attempt(self) -> Pair:
         """Verbs that take an infinitive with zu."""
@@ -150,8 +177,10 @@ class Sentences(Drawer):
         present = verb.infinitive == "versuchen" and self.chance(0.5)
         head = Clause(subject, verb, tense="present" if present else "perfect", aspect="progressive")
         goal = self.bare_clause(self._deed(), subject).but(place=None)
-        return (f"{german.main_clause(head)}, {german.infinitive_clause(goal)}.",
-                f"{english.statement(head)} to {english.infinitive(goal)}.")
+        return (
+            f"{german.main_clause(head)}, {german.infinitive_clause(goal)}.",
+            f"{english.statement(head)} to {english.infinitive(goal)}.",
+        )
 
     def relative(self) -> Pair | None:
         """A noun with a relative clause in which it is subject, accusative or dative."""
@@ -173,20 +202,29 @@ class Sentences(Drawer):
             frame = self._being(head)
             rest = german.verb_first(frame, "subject")
             finite, _, predicate = english.statement(frame, "subject").partition(" ")
-            return (f"{german.noun_phrase(head, NOMINATIVE)}, {said}, {rest}.",
-                    f"{english.noun_phrase(head)} {translation} {finite} {predicate}.")
-        fitting = [_VERBS[verb] for verb in ("kennen", "sehen", "brauchen", "suchen", "verkaufen", "bekommen")
-                   if _VERBS[verb].objects & head.noun.classes]
+            return (
+                f"{german.noun_phrase(head, NOMINATIVE)}, {said}, {rest}.",
+                f"{english.noun_phrase(head)} {translation} {finite} {predicate}.",
+            )
+        fitting = [
+            _VERBS[verb]
+            for verb in ("kennen", "sehen", "brauchen", "suchen", "verkaufen", "bekommen")
+            if _VERBS[verb].objects & head.noun.classes
+        ]
         if not fitting:
             return None
-        frame = Clause(self.subject(phrases.PERSONS_ONLY), self.pick(fitting), aspect="progressive", accusative=head)
+        frame = Clause(
+            self.subject(phrases.PERSONS_ONLY), self.pick(fitting), aspect="progressive", accusative=head
+        )
         return (f"{german.main_clause(frame)}, {said}.", f"{english.statement(frame)} {translation}.")
 
     def described(self) -> Pair:
         """sein with an adjective, in the present or past, plain or compared."""
         person = self.chance(0.55)
-        clause = self._being(self.subject(phrases.PERSONS_ONLY) if person else self.noun_phrase(_THINGS, definite=True),
-                             compared=0.4)
+        clause = self._being(
+            self.subject(phrases.PERSONS_ONLY) if person else self.noun_phrase(_THINGS, definite=True),
+            compared=0.4,
+        )
         if self.chance(0.25):
             clause = clause.but(negated=False)
             return german.verb_first(clause) + "?", english.question(clause) + "?"
@@ -221,26 +259,36 @@ class Sentences(Drawer):
         return german.command(clause) + "!", f"please {english.infinitive(clause)}!"
 
     def contrast(self) -> Pair | None:
-        """und or aber; the second clause takes up subject and object: den Schlüssel ... ihn, the key ... it."""
+        """und or aber; the second clause takes up subject and object: den Schlüssel, ihn; the key, it."""
         first = self.clause(settings=("did", "ago", "now"), negation=0, verb=_VERBS[self.pick(sorted(_NEXT))])
         thing, subject = first.accusative, again(first.subject)
         if subject is None or thing.noun is None or thing.pronoun or again(thing) is None:
             return None
-        fitting = [verb for verb in map(_VERBS.get, _NEXT[first.verb.full_infinitive]) if verb.objects & thing.noun.classes]
+        fitting = [
+            verb
+            for verb in map(_VERBS.get, _NEXT[first.verb.full_infinitive])
+            if verb.objects & thing.noun.classes
+        ]
         if not fitting:
             return None
         second = Clause(subject, self.pick(fitting), accusative=again(thing))
         if first.tense == "perfect" and self.chance(0.5):
             second = second.but(tense="perfect")
-            return (f"{german.main_clause(first)} und {german.verb_first(second, 'subject')}.",
-                    f"{english.statement(first)} and {english.statement(second, 'subject')}.")
+            return (
+                f"{german.main_clause(first)} und {german.verb_first(second, 'subject')}.",
+                f"{english.statement(first)} and {english.statement(second, 'subject')}.",
+            )
         if first.tense == "perfect" and self.chance(0.4):
             second = second.but(negated=True, tense="perfect")
         else:
             chosen = second.verb.infinitive not in ("finden", "verstehen", "verlieren", "vergessen")
-            second = second.but(negated=True, modal=self.pick(("wollen", "können", "dürfen")) if chosen else "können")
-        return (f"{german.main_clause(first)}, aber {german.main_clause(second)}.",
-                f"{english.statement(first)}, but {english.statement(second)}.")
+            second = second.but(
+                negated=True, modal=self.pick(("wollen", "können", "dürfen")) if chosen else "können"
+            )
+        return (
+            f"{german.main_clause(first)}, aber {german.main_clause(second)}.",
+            f"{english.statement(first)}, but {english.statement(second)}.",
+        )
 
     def since(self) -> Pair:
         """The German present with seit is the English present perfect."""
@@ -252,10 +300,14 @@ class Sentences(Drawer):
         """Main and subordinate clause in either order; the first one names the subject."""
         if self.chance(0.4):
             first, second = other.but(subject=main.subject), main.but(subject=other.subject)
-            return (f"{word} {german.verb_last(first)}, {german.verb_first(second)}.",
-                    f"{translation} {english.statement(first)}, {english.statement(second)}.")
-        return (f"{german.main_clause(main)}, {word} {german.verb_last(other)}.",
-                f"{english.statement(main)} {translation} {english.statement(other)}.")
+            return (
+                f"{word} {german.verb_last(first)}, {german.verb_first(second)}.",
+                f"{translation} {english.statement(first)}, {english.statement(second)}.",
+            )
+        return (
+            f"{german.main_clause(main)}, {word} {german.verb_last(other)}.",
+            f"{english.statement(main)} {translation} {english.statement(other)}.",
+        )
 
     def _cause(self, subject: NP, settings: tuple[str, ...]) -> Clause:
         past = settings is PAST_SETTINGS
@@ -264,8 +316,13 @@ class Sentences(Drawer):
             return self._being(subject, tense="past" if past else "present")
         if kind == "lack":
             noun = self.pick([noun for noun in NOUNS if "own" in noun.classes])
-            return Clause(subject, phrases.HAVE, tense="past" if past else "present", accusative=NP(noun, ""),
-                          negated=True)
+            return Clause(
+                subject,
+                phrases.HAVE,
+                tense="past" if past else "present",
+                accusative=NP(noun, ""),
+                negated=True,
+            )
         return self.clause(subject, ("did", "modal ago") if past else ("modal", "modal soon", "soon"))
 
     def _being(self, subject: NP, tense: str = "", compared: float = 0) -> Clause:
@@ -276,17 +333,33 @@ class Sentences(Drawer):
             than = self.subject(phrases.PERSONS_ONLY) if person else self.noun_phrase(_THINGS, definite=True)
             if not than.pronoun and (than.noun, than.name) != (subject.noun, subject.name):
                 predicate = Predicate(more.german, more.english, than)
-        return Clause(subject, phrases.BE, tense=tense or ("past" if self.chance(0.35) else "present"),
-                      predicate=predicate, negated=self.chance(0.2))
+        return Clause(
+            subject,
+            phrases.BE,
+            tense=tense or ("past" if self.chance(0.35) else "present"),
+            predicate=predicate,
+            negated=self.chance(0.2),
+        )
 
     def _deed(self) -> Verb:
-        return self.pick([verb for verb in VERBS if verb.frame in ("A", "DA", "D", "AX", "-") and not verb.stative and
-                          not verb.reflexive and "person" in verb.subjects and verb.full_infinitive not in _MISHAPS])
+        return self.pick(
+            [
+                verb
+                for verb in VERBS
+                if verb.frame in ("A", "DA", "D", "AX", "-")
+                and not verb.stative
+                and not verb.reflexive
+                and "person" in verb.subjects
+                and verb.full_infinitive not in _MISHAPS
+            ]
+        )
 
 
 def _qualities(thing: NP) -> list[Predicate]:
     fitting = [word for word in ADJECTIVES if word.classes & thing.noun.classes and word != thing.adjective]
-    return [Predicate(word.german, word.english) for word in fitting if word.german != "kurz"] or phrases.QUALITIES
+    return [
+        Predicate(word.german, word.english) for word in fitting if word.german != "kurz"
+    ] or phrases.QUALITIES
 
 
 def _repeats(text: str) -> bool:
@@ -295,29 +368,21 @@ def _repeats(text: str) -> bool:
     return len(words) != len(set(words))
 
 
-def _question_words(clause: Clause) -> list[tuple[str, str, str]]:
-    """What can be asked for: the part left out, and the question word in both languages."""
-    words = [("time", "wann", "when")] if not clause.time or clause.time.kind == "time" else []
-    words.append(("", "warum", "why"))
-    if subject_class(clause.subject) == "person":
-        words += 2 * [("subject", "wer", "who")]
-    if clause.accusative and not (clause.accusative.noun and "animal" in clause.accusative.noun.classes):
-        person = clause.accusative.noun is None or clause.accusative.noun.animate
-        words += 2 * [("accusative", "wen", "who") if person else ("accusative", "was", "what")]
-    if clause.dative:
-        words += 2 * [("dative", "wem", "who")]
-    if clause.verb.frame in ("L", "X"):
-        words += 2 * [("object", "wo", "where")]
-    if clause.verb.frame in ("R", "AX"):
-        words += 2 * [("object", "wohin", "where")]
-    if "+" in clause.verb.frame and isinstance(clause.object, Prepositional):
-        preposition, case, np = clause.object.german, clause.object.case, clause.object.np
-        person = np.noun is None or np.noun.animate
-        whom = {ACCUSATIVE: "wen", DATIVE: "wem"}[case]
-        words += 2 * [("object", f"{preposition} {whom}" if person else _ABOUT[preposition], "who" if person else "what")]
-    return words
-
-
 # How often each kind is drawn.
-KINDS = {"statement": 30, "yes_no": 8, "asked": 9, "reported": 11, "reason": 10, "condition": 6, "purpose": 6, "attempt": 5,
-         "relative": 10, "described": 6, "there_is": 3, "liking": 4, "order": 4, "contrast": 6, "since": 3}
+KINDS = {
+    "statement": 30,
+    "yes_no": 8,
+    "asked": 9,
+    "reported": 11,
+    "reason": 10,
+    "condition": 6,
+    "purpose": 6,
+    "attempt": 5,
+    "relative": 10,
+    "described": 6,
+    "there_is": 3,
+    "liking": 4,
+    "order": 4,
+    "contrast": 6,
+    "since": 3,
+}
