@@ -320,3 +320,36 @@ def test_a_state_of_another_precision_can_be_continued(awake):
     single = [layer._replace(c=layer.c.float()) for layer in state]
     out, _ = stack.bfloat16().forward_segment(x[4:].bfloat16(), single, mem_len=4)
     assert F.mse_loss(out.double(), expected) < 1e-3
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "none"])
+@pytest.mark.parametrize("independent", [False, True])
+def test_decoding_with_a_source_in_every_variant(awake, norm, independent):
+    stack = stack_of(awake, attention_norm=norm, independent_query=independent)
+    x, source = inputs(5), inputs(4, seed=3)
+    with torch.no_grad():
+        state, out = stack.source_state(source), []
+        for t in range(5):
+            h, state = stack.forward_cached(x[t : t + 1], state)
+            out.append(h)
+        torch.testing.assert_close(torch.cat(out), stack(x, source=source))
+
+
+def test_the_state_passes_through_padding_at_the_end(awake):
+    stack, x = stack_of(awake), inputs(6)
+    padding = torch.zeros(6, 2, dtype=torch.bool)
+    padding[4:] = True
+    for run, options in ((stack.forward_segment, {"mem_len": 4}), (stack.forward_cached, {})):
+        _, padded = run(x, padding_mask=padding, **options)
+        _, short = run(x[:4], **options)
+        for a, b in zip(padded, short):
+            torch.testing.assert_close(a.c, b.c)
+
+
+def test_the_highway_mask_keeps_the_mean():
+    layer = SRUppLayer(20_000, DA, attention=False, highway_dropout=0.5).train()
+    x = torch.randn(1, 1, 20_000)
+    kept = layer(x)[0] - x
+    everything = layer.eval()(x)[0] - x
+    touched = kept != 0
+    torch.testing.assert_close(kept[touched], 2 * everything[touched], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,97 @@
+"""Every option of the models reaches what it is named after."""
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+
+from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
+from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
+from fairseq_srupp.modules.transform import AttentionTransform, LinearTransform, ProjectedTransform
+
+
+class Task:
+    source_dictionary = target_dictionary = Dictionary()
+
+
+for _symbol in range(16):
+    Task.target_dictionary.add_symbol(f"w{_symbol}")
+
+
+def lm(**options):
+    options = {"hidden_size": 12, "attention_dim": 8, "layers": 4, "mem_len": 4, **options}
+    return SRUppLanguageModel.build_model(SRUppLanguageModelConfig(**options), Task)
+
+
+def translation(**options):
+    options = {"hidden_size": 12, "attention_dim": 8, "encoder_layers": 2, "decoder_layers": 2, **options}
+    return SRUppTransformer.build_model(SRUppTransformerConfig(**options), Task)
+
+
+def transforms(model):
+    return [layer.transform for layer in model.decoder.stack.layers]
+
+
+def test_which_layers_attend():
+    kinds = lambda **options: [type(t) for t in transforms(lm(**options))]
+    assert kinds() == [AttentionTransform] * 4
+    assert kinds(attention_every_n_layers=2) == [ProjectedTransform, AttentionTransform] * 2
+    assert kinds(attention_layers="1,4") == [AttentionTransform, ProjectedTransform, ProjectedTransform, AttentionTransform]
+    assert kinds(no_attention=True) == [ProjectedTransform] * 4
+    assert kinds(no_projection=True) == [LinearTransform] * 4
+
+
+def test_options_of_attention():
+    assert all(t.attention_norm == "pre" for t in transforms(lm(attention_norm="pre")))
+    assert all(isinstance(t.query_proj, torch.nn.Linear) for t in transforms(lm(independent_query=True)))
+    assert all(t.heads == 4 for t in transforms(lm(attention_heads=4)))
+    assert lm(checkpoint_activations=True).decoder.stack.checkpoint_activations
+    assert not lm().decoder.stack.checkpoint_activations
+
+
+@pytest.mark.parametrize("build", [lm, translation])
+def test_dropouts(build):
+    def rates(**options):
+        model = build(**options)
+        stack = model.decoder.stack
+        assert stack.layers[-1].highway_dropout == 0
+        layer = stack.layers[0]
+        t = layer.transform
+        return [t.dropout.p, layer.highway_dropout, model.decoder.output_dropout, t.attention_dropout, model.decoder.embed_dropout]
+
+    assert rates(dropout=0.3) == [0.3] * 5
+    assert rates(dropout=0.3, attention_dropout=0.1, embed_dropout=0.0) == [0.3, 0.3, 0.3, 0.1, 0.0]
+
+
+def test_the_encoder():
+    bidirectional, forward_only = translation(), translation(encoder_unidirectional=True)
+    assert all(layer.bidirectional for layer in bidirectional.encoder.stack.layers)
+    assert not any(layer.bidirectional for layer in forward_only.encoder.stack.layers)
+    assert not bidirectional.encoder.stack.causal and not forward_only.encoder.stack.causal
+    assert not any(layer.bidirectional for layer in bidirectional.decoder.stack.layers)
+
+
+def test_projections_around_the_stack_have_no_bias_and_the_output_has():
+    model = lm(embed_dim=6, share_decoder_input_output_embed=True)
+    assert model.decoder.stack.input_proj.bias is None and model.decoder.output.proj.bias is None
+    assert (model.decoder.output.linear.bias == 0).all()
+
+
+@pytest.mark.parametrize("where", ["embed_dropout", "attention_dropout", "dropout"])
+def test_dropout_acts_in_training_alone(awake, where):
+    """Each kind by itself, the others at 0."""
+    off = {"dropout": 0.0, "attention_dropout": 0.0, "embed_dropout": 0.0}
+    tokens = torch.randint(4, 20, (2, 9), generator=torch.Generator().manual_seed(1))
+    for options in (off, {**off, where: 0.5}):
+        model = awake(lm(**options)).train()
+        differs = not torch.equal(model(tokens)[0], model(tokens)[0])
+        assert differs == (options is not off)
+        model.eval()
+        assert torch.equal(model(tokens)[0], model(tokens)[0])
+
+
+def test_features_only(awake):
+    model = awake(lm()).eval()
+    tokens = torch.randint(4, 20, (2, 9), generator=torch.Generator().manual_seed(1))
+    features, _ = model(tokens, features_only=True)
+    assert features.shape == (2, 9, 12)
+    torch.testing.assert_close(model.decoder.output_layer(features), model(tokens)[0])
