@@ -18,7 +18,7 @@ help:
 	@echo "make demo       train, evaluate and generate with a small model of each kind, 10 minutes"
 	@echo "make test       the whole test suite, 10 minutes"
 	@echo "make bench-op   the recurrence against a copy of its bytes"
-	@echo "make bench      training and decoding speed against fairseq's own models"
+	@echo "make bench      training speed against fairseq's transformer_lm"
 	@echo "make wheel      a wheel in dist/"
 
 setup: $(READY)
