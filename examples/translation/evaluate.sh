@@ -10,8 +10,11 @@ src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
 
 out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)
-fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
-  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.log"
-grep '^H-' "$out.log" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"
-grep -E 'Translated' "$out.log" | sed 's/^.*| //'
+if ! fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
+  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log"; then
+  tail -n 5 "$out.log" >&2
+  exit 1
+fi
+grep '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"
+grep -ho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
 sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text
