@@ -29,6 +29,9 @@ class SRUppConfig(FairseqDataclass):
     independent_query: bool = field(
         default=False, metadata={"help": "a third d' by d' matrix: query, key and value over X' = X W"}
     )
+    alpha_init: float = field(
+        default=0.0, metadata={"help": "alpha at the start: attention has to grow from 0 (the paper), 1 has it at once"}
+    )
     embed_dim: Optional[int] = field(default=None, metadata={"help": "size of the embeddings (default: --hidden-size)"})
     dropout: float = field(default=0.1, metadata={"help": "dropout within layers and of the stack's output"})
     attention_dropout: Optional[float] = field(
@@ -83,6 +86,7 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
             attention_dropout=cfg.dropout if cfg.attention_dropout is None else cfg.attention_dropout,
             attention_norm=str(cfg.attention_norm),
             independent_query=cfg.independent_query,
+            alpha_init=cfg.alpha_init,
             projection=not cfg.no_projection,
             checkpoint_activations=cfg.checkpoint_activations,
             **kwargs,

@@ -19,7 +19,7 @@ class SRUppLayer(nn.Module):
         attention_dim: d', of query, keys and values; without attention the size of the projection.
         attention: whether the layer attends.
         projection: False gives figure 2 (a), U = X W; implies no attention.
-        heads, attention_dropout, attention_norm, independent_query: see AttentionTransform.
+        heads, attention_dropout, attention_norm, independent_query, alpha_init: see AttentionTransform.
         dropout: of the normalised attention output.
         highway_dropout: of c - x in the highway connection, one mask for all steps; 0 in a stack's last layer.
         bidirectional: the second half of d runs backwards in time.
@@ -41,6 +41,7 @@ class SRUppLayer(nn.Module):
         highway_dropout: float = 0.0,
         attention_norm: str = "post",
         independent_query: bool = False,
+        alpha_init: float = 0.0,
         bidirectional: bool = False,
     ):
         super().__init__()
@@ -57,6 +58,7 @@ class SRUppLayer(nn.Module):
                 attention_dropout=attention_dropout,
                 attention_norm=attention_norm,
                 independent_query=independent_query,
+                alpha_init=alpha_init,
             )
         elif projection:
             self.transform = ProjectedTransform(

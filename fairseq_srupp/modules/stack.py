@@ -38,8 +38,8 @@ class SRUppStack(nn.Module):
         attention_layers: 1-based indices of the layers that attend; all if None, none if empty.
         input_size: size of the input; where it is not d, a bias-free projection stands first.
         causal: a position sees no later one; False: all see all (encoder).
-        dropout, heads, attention_dropout, attention_norm, independent_query, projection, bidirectional: of each
-            layer, see SRUppLayer. `dropout` is also the highway dropout, which the last layer does without.
+        dropout, heads, attention_dropout, attention_norm, independent_query, alpha_init, projection, bidirectional: of
+            each layer, see SRUppLayer. `dropout` is also the highway dropout, which the last layer does without.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them.
 
     Raises:
@@ -60,6 +60,7 @@ class SRUppStack(nn.Module):
         attention_dropout: float = 0.0,
         attention_norm: str = "post",
         independent_query: bool = False,
+        alpha_init: float = 0.0,
         projection: bool = True,
         bidirectional: bool = False,
         checkpoint_activations: bool = False,
@@ -84,6 +85,7 @@ class SRUppStack(nn.Module):
                 highway_dropout=dropout if i < layers else 0.0,
                 attention_norm=attention_norm,
                 independent_query=independent_query,
+                alpha_init=alpha_init,
                 bidirectional=bidirectional,
             )
             for i in range(1, layers + 1)

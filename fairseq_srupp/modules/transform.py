@@ -76,6 +76,7 @@ class AttentionTransform(ProjectedTransform):
         attention_norm: "post" as above; "pre": query, keys and values are taken from LayerNorm(Q), the residual is Q;
             "none".
         independent_query: a third d' by d' matrix for the query, over X' = X W, the residual being X' (section 3).
+        alpha_init: alpha at the start. At the paper's 0 a layer begins without attention.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class AttentionTransform(ProjectedTransform):
         attention_dropout: float = 0.0,
         attention_norm: str = "post",
         independent_query: bool = False,
+        alpha_init: float = 0.0,
     ):
         super().__init__(hidden_size, attention_dim, dropout=dropout, attention_norm=attention_norm)
         if heads < 1 or attention_dim % heads:
@@ -99,7 +101,7 @@ class AttentionTransform(ProjectedTransform):
         self.query_proj = nn.Linear(attention_dim, attention_dim, bias=False) if independent_query else nn.Identity()
         if independent_query:
             nn.init.xavier_uniform_(self.query_proj.weight)
-        self.alpha = nn.Parameter(torch.zeros(1))
+        self.alpha = nn.Parameter(torch.full((1,), float(alpha_init)))
 
     def forward(
         self,

@@ -43,6 +43,8 @@ def test_which_layers_attend():
 def test_options_of_attention():
     assert all(t.attention_norm == "pre" for t in transforms(lm(attention_norm="pre")))
     assert all(isinstance(t.query_proj, torch.nn.Linear) for t in transforms(lm(independent_query=True)))
+    assert all(t.alpha == 0 for t in transforms(lm()))
+    assert all(t.alpha == 0.5 for t in transforms(lm(alpha_init=0.5)))
     assert all(t.heads == 4 for t in transforms(lm(attention_heads=4)))
     assert lm(checkpoint_activations=True).decoder.stack.checkpoint_activations
     assert not lm().decoder.stack.checkpoint_activations
@@ -74,6 +76,19 @@ def test_projections_around_the_stack_have_no_bias_and_the_output_has():
     model = lm(embed_dim=6, share_decoder_input_output_embed=True)
     assert model.decoder.stack.input_proj.bias is None and model.decoder.output.proj.bias is None
     assert (model.decoder.output.linear.bias == 0).all()
+
+
+def test_initial_weights_around_the_stack():
+    """Section 4: uniform with variance 1/dim; the projections Xavier."""
+    model = lm(hidden_size=300, attention_dim=60)
+    output = model.decoder.output.linear.weight
+    assert 0.98 * 0.1 < output.abs().max() <= 0.1 == pytest.approx((3 / 300) ** 0.5)
+    model = lm(hidden_size=300, attention_dim=60, embed_dim=50, share_decoder_input_output_embed=True)
+    bound = (6 / 350) ** 0.5
+    for projection in (model.decoder.output.proj, model.decoder.stack.input_proj):
+        assert 0.98 * bound < projection.weight.abs().max() <= bound
+    (plain, *_) = transforms(lm(hidden_size=300, no_projection=True))
+    assert 0.98 * (6 / 1200) ** 0.5 < plain.out_proj.weight.abs().max() <= (6 / 1200) ** 0.5
 
 
 @pytest.mark.parametrize("where", ["embed_dropout", "attention_dropout", "dropout"])

@@ -112,6 +112,16 @@ def test_rows_that_end_early_change_nothing_else(awake):
     assert out.isfinite().all()
 
 
+def test_padding_before_a_text_changes_nothing(awake):
+    model, text = model_of(awake), tokens(8)
+    padded = torch.cat((torch.full((2, 3), Task.target_dictionary.pad()), text), 1)
+    torch.testing.assert_close(model(padded)[0][:, 3:], model(text)[0])
+
+
+def test_the_length_of_the_memory_is_known(awake):
+    assert model_of(awake, mem_len=7).max_memory() == 7
+
+
 def test_decoding_step_by_step_equals_the_stream(awake):
     model, text = model_of(awake, mem_len=4).float(), tokens(15, 3)
     whole = stream(model, text, 15)

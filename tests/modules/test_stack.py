@@ -169,7 +169,8 @@ def test_a_segment_can_run_again_from_its_entry_state(awake):
 
 def test_gradients_reach_the_projections_of_the_memory_but_not_the_memory(awake):
     stack, x = stack_of(awake, 2), inputs(8).requires_grad_()
-    _, state = stack.forward_segment(x[:4], mem_len=4)
+    _, state = stack.forward_segment(x[:2], mem_len=4)
+    _, state = stack.forward_segment(x[2:4], state, mem_len=4)
     assert all(not layer.memory.requires_grad and not layer.c.requires_grad for layer in state)
     first, = torch.autograd.grad(stack.forward_segment(x[4:], state, mem_len=4)[0].sum(), x)
     assert first[:4].abs().max() == 0 and first[4:].abs().min() > 0

@@ -230,6 +230,33 @@ def test_training_and_evaluation_of_one_split_are_different_streams(corpus, give
     assert task.get_batch_iterator(dataset, max_sentences=8) is not evaluation
 
 
+def test_the_training_stream_is_named_so_whatever_its_split_and_its_rest_is_told(corpus, caplog):
+    task = make_task(corpus, tokens_per_sample=32)
+    task.load_dataset("test")
+    with caplog.at_level(logging.INFO):
+        training = task.get_batch_iterator(task.dataset("test"), max_sentences=7, update_epoch_batch_itr=False)
+    assert training.first_batch["net_input"]["stream"] == ("train", 1, 0)
+    assert "; the last 6 are left out to make the rows equally long" in caplog.text
+
+
+def test_another_model_reads_streams_of_its_own(corpus):
+    task = make_task(corpus, tokens_per_sample=32)
+    task.load_dataset("test")
+    options = {"max_sentences": 7, "update_epoch_batch_itr": False}
+    task.model = torch.nn.Linear(1, 1)
+    first = task.get_batch_iterator(task.dataset("test"), **options)
+    assert task.get_batch_iterator(task.dataset("test"), **options) is first
+    task.model = torch.nn.Linear(1, 1)
+    assert task.get_batch_iterator(task.dataset("test"), **options) is not first
+
+
+def test_the_memory_is_as_long_as_a_training_segment_unless_told(corpus, trained, tmp_path):
+    config = torch.load(trained / "checkpoint_last.pt", weights_only=True)["cfg"]["model"]
+    assert config["mem_len"] == 32
+    run_train(corpus, tmp_path, *SRUPP, "--mem-len", 5, "--batch-size", 4, "--max-update", 1, "--disable-validation")
+    assert torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)["cfg"]["model"]["mem_len"] == 5
+
+
 def test_ranks_share_the_rows_out_and_run_equally_many_batches(corpus):
     task = make_task(corpus, tokens_per_sample=32)
     task.load_dataset("test")

@@ -1,0 +1,63 @@
+"""The cache of keys and values, by itself."""
+
+import torch
+
+from fairseq_srupp.modules import KeyValueCache, LayerState, SRUppStack, reorder_state
+
+
+def positions(length, first=0.0, batch=2):
+    """Keys (or values) that carry their position: (batch, 3 heads, length, 4)."""
+    return (first + torch.arange(float(length))).view(1, 1, -1, 1).expand(batch, 3, length, 4)
+
+
+def held(cache):
+    assert torch.equal(cache.keys, -cache.values)
+    return cache.keys[0, 0, :, 0].tolist()
+
+
+def extended(cache, length, first):
+    return cache.append(positions(length, first), -positions(length, first))
+
+
+def test_two_continuations_of_one_cache_do_not_disturb_each_other():
+    cache = extended(extended(KeyValueCache(), 3, 0), 2, 3)
+    one = extended(cache, 2, 10)
+    other = extended(cache, 2, 20)
+    longer = extended(one, 1, 12)
+    assert held(cache) == [0, 1, 2, 3, 4]
+    assert held(one) == [0, 1, 2, 3, 4, 10, 11]
+    assert held(other) == [0, 1, 2, 3, 4, 20, 21]
+    assert held(longer) == [0, 1, 2, 3, 4, 10, 11, 12]
+
+
+def test_the_last_positions():
+    cache = extended(KeyValueCache(), 5, 0)
+    assert held(cache.last(2)) == [3, 4] and held(cache.last(9)) == held(cache.last(None)) == held(cache)
+    assert len(cache.last(0)) == 0
+    assert held(extended(cache.last(2), 1, 5)) == [3, 4, 5]
+
+
+def test_reordering_keeps_room_for_the_next_step():
+    cache = extended(extended(KeyValueCache(), 6, 0), 1, 6).reorder(torch.tensor([1, 1, 0]))
+    assert cache.keys.shape == (3, 3, 7, 4)
+    place = cache.keys.data_ptr()
+    longer = cache.append(positions(1, 7, batch=3), -positions(1, 7, batch=3))
+    assert longer.keys.data_ptr() == place and held(longer) == list(range(8))
+
+
+def test_training_memory_is_reordered_too():
+    memory, c = torch.randn(4, 3, 5), torch.randn(3, 5)
+    order = torch.tensor([2, 0])
+    (state,) = reorder_state([LayerState(c, memory)], order)
+    assert torch.equal(state.memory, memory[:, order]) and torch.equal(state.c, c[order])
+
+
+def test_gradients_pass_through_a_cache(awake):
+    torch.manual_seed(1)
+    stack = awake(SRUppStack(12, 8, 2).double())
+    x = torch.randn(6, 2, 12, dtype=torch.double).requires_grad_()
+    whole = torch.autograd.grad(stack(x)[4:].sum(), x)[0]
+    state = None
+    for part in (x[:3], x[3:4], x[4:]):
+        h, state = stack.forward_cached(part, state)
+    torch.testing.assert_close(torch.autograd.grad(h.sum(), x)[0], whole)
