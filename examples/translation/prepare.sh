@@ -15,16 +15,23 @@ for split in "$train" "$valid" "$test"; do
   [ "$n" -eq "$m" ] || { echo "prepare.sh: $split.$src has $n lines, $split.$tgt has $m" >&2; exit 1; }
 done
 
-mkdir -p "$dest/bpe"
-model=$dest/bpe/spm.model
-[ -s "$model" ] || { echo "learning $vocab joint BPE pieces"; python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"; }
+# All of it is made beside its place first: DESTDIR never holds half of a result.
+new=$dest/unfinished
+rm -rf "$new"
+mkdir -p "$new/bpe"
+model=$new/bpe/spm.model
+echo "learning $vocab joint BPE pieces"
+python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"
 for lang in "$src" "$tgt"; do
   for split in train valid test; do
-    python "$here/spm.py" encode "$model" "${!split}.$lang" "$dest/bpe/$split.$lang"
+    python "$here/spm.py" encode "$model" "${!split}.$lang" "$new/bpe/$split.$lang"
   done
 done
-cp "$test.$tgt" "$dest/bpe/reference.$tgt"
+cp "$test.$tgt" "$new/bpe/reference.$tgt"
 fairseq-preprocess --source-lang "$src" --target-lang "$tgt" --joined-dictionary --workers 2 \
-  --trainpref "$dest/bpe/train" --validpref "$dest/bpe/valid" --testpref "$dest/bpe/test" --destdir "$dest" \
+  --trainpref "$new/bpe/train" --validpref "$new/bpe/valid" --testpref "$new/bpe/test" --destdir "$new" \
   > "$dest/preprocess.log" 2>&1 || { tail -n 5 "$dest/preprocess.log" >&2; exit 1; }
+rm -rf "$dest/bpe"
+mv -f "$new"/* "$dest"
+rmdir "$new"
 echo "data in $dest"

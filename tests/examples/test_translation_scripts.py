@@ -1,0 +1,69 @@
+"""The translation example, from plain text to BLEU, on a text of a few words."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "examples" / "translation"
+TINY = ["--hidden-size", "16", "--attention-dim", "8", "--embed-dim", "8", "--encoder-layers", "1", "--decoder-layers", "1"]
+
+
+def script(name, *arguments):
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    command = ["bash", str(SCRIPTS / name), *map(str, arguments)]
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A folder of parallel text: numbers in German and English."""
+    folder = tmp_path_factory.mktemp("text")
+    words = {"de": "null eins zwei drei vier fünf sechs".split(), "en": "zero one two three four five six".split()}
+    digits = random.Random(1)
+    for split, size in (("train", 200), ("valid", 20), ("test", 30)):
+        lines = [[digits.randrange(7) for _ in range(digits.randint(2, 6))] for _ in range(size)]
+        for lang, names in words.items():
+            (folder / f"{split}.{lang}").write_text("".join(" ".join(names[n] for n in line) + ".\n" for line in lines))
+    return folder
+
+
+def test_from_text_to_bleu(text, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    splits = [text / split for split in ("train", "valid", "test")]
+    for _ in range(2):  # the second time over its own results
+        prepared = script("prepare.sh", "de", "en", *splits, data, 50)
+        assert prepared.returncode == 0, prepared.stderr
+    assert (data / "dict.de.txt").read_text() == (data / "dict.en.txt").read_text()
+
+    trained = script("train.sh", "de", "en", data, run, *TINY, "--cpu", "--max-update", 4, "--max-tokens", 300)
+    assert trained.returncode == 0, trained.stderr
+    assert "SRUppTransformer" in trained.stdout and (run / "train.log").read_text() == trained.stdout
+
+    scored = script("evaluate.sh", "de", "en", data, run / "checkpoint_last.pt", "--beam", 2, "--cpu")
+    assert scored.returncode == 0, scored.stderr
+    assert re.search(r"^Translated 30 sentences \(.* sentences/s", scored.stdout, re.MULTILINE)
+    assert re.search(r"^BLEU\|nrefs:1\|case:mixed\|eff:no\|tok:13a.* = \d", scored.stdout, re.MULTILINE)
+    assert len((run / "checkpoint_last.test.en").read_text().splitlines()) == 30
+    assert (data / "bpe" / "reference.en").read_text() == (text / "test.en").read_text()
+
+
+def test_bad_input_is_one_line(text, tmp_path):
+    (tmp_path / "short.de").write_text("eins\n")
+    (tmp_path / "short.en").write_text("one\ntwo\n")
+    data = tmp_path / "data"
+    cases = [
+        (["prepare.sh", "de", "en", text / "train", text / "nowhere", text / "test", data], "nowhere.de is missing"),
+        (["prepare.sh", "de", "en", text / "train", tmp_path / "short", text / "test", data], "short.en has 2"),
+        (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
+    ]
+    for arguments, message in cases:
+        refused = script(*arguments)
+        assert refused.returncode == 1 and message in refused.stderr and refused.stderr.count("\n") == 1
+    assert not data.exists()
