@@ -60,23 +60,36 @@ SRUPP_INLINE double load(double value) { return value; }
 SRUPP_INLINE float load(BFloat16 value) { return float_of(unsigned(value.bits) << 16); }
 
 SRUPP_INLINE float load(Half value) {
+#ifdef __CUDA_ARCH__
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+  return wide;
+#else
   const unsigned magnitude = (value.bits & 0x7fffu) << 13;
   // times 2^112: from an exponent bias of 15 to one of 127, subnormals too
   const float rescaled = float_of(magnitude) * float_of(0x77800000u);
   const unsigned infinite = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return float_of(bits_of(rescaled) | infinite | (value.bits & 0x8000u) << 16);
+#endif
 }
 
 SRUPP_INLINE void store(float value, float& place) { place = value; }
 SRUPP_INLINE void store(double value, double& place) { place = value; }
 
 SRUPP_INLINE void store(float value, BFloat16& place) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(place.bits) : "f"(value));
+#else
   const unsigned bits = bits_of(value);
   const unsigned rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
   place.bits = (unsigned short)(value != value ? 0x7fc0u : rounded);
+#endif
 }
 
 SRUPP_INLINE void store(float value, Half& place) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(place.bits) : "f"(value));
+#else
   const unsigned magnitude = bits_of(value) & 0x7fffffffu;
   const unsigned normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
   // the addition rounds at 2^-24
@@ -85,7 +98,23 @@ SRUPP_INLINE void store(float value, Half& place) {
   bits = magnitude >= 0x47800000u ? 0x7c00u : bits;
   bits = value != value ? 0x7e00u : bits;
   place.bits = (unsigned short)(bits | (bits_of(value) & 0x80000000u) >> 16);
+#endif
 }
+
+// 1 / (1 + exp(-z)); exactly 1 above the point of saturation, and exactly 0 below it, where it would come
+// near the denormals.
+#ifdef __CUDA_ARCH__
+
+SRUPP_INLINE float sigmoid(float z) {
+  float power, result;  // power is 0 or infinite beyond its range: nothing else is needed to saturate
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(z * -1.44269504f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
+  return result;
+}
+
+SRUPP_INLINE double sigmoid(double z) { return 1.0 / (1.0 + exp(-z)); }
+
+#else
 
 // 2^n for |n| <= 126 (float) or 1022 (double), where `shifted` holds n in its lowest mantissa bits. What
 // comes of other n is never used.
@@ -141,19 +170,16 @@ SRUPP_INLINE double exp_in_range(double x) {
 SRUPP_INLINE float saturation(float) { return 87.0f; }
 SRUPP_INLINE double saturation(double) { return 708.0; }
 
-// 1 / (1 + exp(-z)); exactly 1 above the point of saturation, and exactly 0 below it, where it would come
-// near the denormals. Two selections after the fact are cheaper than keeping z in range.
 template <class S>
 SRUPP_INLINE S sigmoid(S z) {
-#ifdef __CUDA_ARCH__
-  const S inside = S(1) / (S(1) + exp(-z));
-#else
+  // two selections after the fact are cheaper than keeping z in range
   const S inside = S(1) / (S(1) + exp_in_range(-z));
-#endif
   const S limit = saturation(z);
   const S not_above = z > limit ? S(1) : inside;
   return z < -limit ? S(0) : not_above;
 }
+
+#endif
 
 // Of one channel; mask is the dropout mask m.
 template <class S>
@@ -173,10 +199,11 @@ struct Outputs {
   S c, h;
 };
 
+// The state is added last to each gate: steps wait for nothing but it, so the chain from one to the next is short.
 template <class S>
 SRUPP_INLINE Outputs<S> forward_step(Inputs<S> in, S c_before, Parameters<S> p) {
-  const S f = sigmoid(in.forget + p.v_f * c_before + p.b_f);
-  const S r = sigmoid(in.reset + p.v_r * c_before + p.b_r);
+  const S f = sigmoid(in.forget + p.b_f + p.v_f * c_before);
+  const S r = sigmoid(in.reset + p.b_r + p.v_r * c_before);
   const S c = f * c_before + (S(1) - f) * in.candidate;
   return {c, in.x + p.mask * r * (c - in.x)};
 }
@@ -191,8 +218,8 @@ struct Gradients {
 // grad_h: of the step's h; grad_c: of its c, from the steps after it.
 template <class S>
 SRUPP_INLINE Gradients<S> backward_step(Inputs<S> in, S c_before, Parameters<S> p, S grad_h, S grad_c) {
-  const S f = sigmoid(in.forget + p.v_f * c_before + p.b_f);
-  const S r = sigmoid(in.reset + p.v_r * c_before + p.b_r);
+  const S f = sigmoid(in.forget + p.b_f + p.v_f * c_before);
+  const S r = sigmoid(in.reset + p.b_r + p.v_r * c_before);
   const S c = f * c_before + (S(1) - f) * in.candidate;
   const S grad_scaled = grad_h * p.mask;
   const S grad_now = grad_c + grad_scaled * r;

@@ -3,7 +3,7 @@
 
 #include <Python.h>
 
-#include "cpu/tile.h"
+#include "tile.h"
 
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef definition = {

@@ -3,15 +3,11 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <tuple>
-
-#include "call.h"
 #include "pages.h"
+#include "tiles.h"
 
 namespace srupp {
 namespace {
-
-using torch::stable::new_empty;
 
 template <class T>
 T* output(const Tensor& tensor) {
@@ -41,19 +37,17 @@ std::tuple<Tensor, Tensor, Tensor> forward(
     const Tensor& u, const Tensor& x, const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0,
     const OptionalTensor& dropout_mask, const OptionalTensor& padding_mask, bool bidirectional, bool save_c) {
   const Call call(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional);
-  const Tensor h = new_empty(x, {call.length, call.batch, call.channels});
-  const Tensor c = save_c ? new_empty(x, {call.length, call.batch, call.channels}) : new_empty(x, {0});
-  const Tensor c_last = new_empty(x, {call.batch, call.channels}, call.state);
+  const ForwardResult result(call, save_c);
   with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
-    T *h_data = output<T>(h), *c_data = save_c ? output<T>(c) : nullptr;
-    State<T>* c_last_data = output<State<T>>(c_last);
+    T *h = output<T>(result.h), *c = save_c ? output<T>(result.c) : nullptr;
+    State<T>* c_last = output<State<T>>(result.c_last);
     const auto kernel = kernels<T>().forward;
     for_each_tile<T>(call, Walk::with_the_recurrence, [&](const Tile<T>& tile, const Offsets& at) {
-      kernel({tile, h_data + at.x, c_data ? c_data + at.x : nullptr, c_last_data + at.state});
+      kernel({tile, h + at.x, c ? c + at.x : nullptr, c_last + at.state});
     });
   });
-  return {h, c_last, c};
+  return result.tuple();
 }
 
 // sums (2, D) each: over the sequences of parts (B, 4, D), in their order.
@@ -69,45 +63,36 @@ void add_up(const Call& call, const S* parts, S* grad_weight_c, S* grad_bias) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    const OptionalTensor& grad_h_in, const OptionalTensor& grad_c_last_in, const Tensor& u, const Tensor& x,
+    const OptionalTensor& grad_h, const OptionalTensor& grad_c_last, const Tensor& u, const Tensor& x,
     const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0, const OptionalTensor& dropout_mask,
-    const OptionalTensor& padding_mask, const Tensor& c_in, bool bidirectional) {
+    const OptionalTensor& padding_mask, const Tensor& c, bool bidirectional) {
   const Call call(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional);
-  const std::initializer_list<int64_t> steps = {call.length, call.batch, call.channels};
-  const Tensor c = checked(c_in, "c", steps, call.dtype);
+  const Saved saved(call, c, grad_h, grad_c_last);
+  const BackwardResult result(call);
   // without a gradient of h, one row of zeros stands for all
-  const Tensor grad_h = grad_h_in ? checked(*grad_h_in, "grad_h", steps, call.dtype)
-                                  : torch::stable::new_zeros(x, {call.channels});
-  const OptionalTensor grad_c_last =
-      checked(grad_c_last_in, "grad_c_last", {call.batch, call.channels}, call.state);
-  const Tensor grad_u = new_empty(u, {call.length, call.batch, 3, call.channels});
-  const Tensor grad_x = new_empty(x, steps);
-  const Tensor grad_weight_c = new_empty(weight_c, {2, call.channels});
-  const Tensor grad_bias = new_empty(bias, {2, call.channels});
-  const Tensor grad_c0 = new_empty(weight_c, {call.batch, call.channels});
-  const Tensor parts = new_empty(weight_c, {call.batch, 4, call.channels});
+  const Tensor h_row = grad_h ? *saved.grad_h : torch::stable::new_zeros(call.x, {call.channels});
   with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
     using S = State<T>;
-    T *grad_u_data = output<T>(grad_u), *grad_x_data = output<T>(grad_x);
-    S *grad_c0_data = output<S>(grad_c0), *parts_data = output<S>(parts);
+    T *grad_u_data = output<T>(result.grad_u), *grad_x_data = output<T>(result.grad_x);
+    S *grad_c0_data = output<S>(result.grad_c0), *parts = output<S>(result.parts);
     const auto kernel = kernels<T>().backward;
     for_each_tile<T>(call, Walk::against_it, [&](const Tile<T>& tile, const Offsets& at) {
       kernel({
           tile,
-          data<T>(c) + at.x,
-          data<T>(grad_h) + (grad_h_in ? at.x : at.channel),
-          grad_h_in ? tile.x_stride : 0,
-          shifted(data<S>(grad_c_last), at.state),
+          data<T>(saved.c) + at.x,
+          data<T>(h_row) + (grad_h ? at.x : at.channel),
+          grad_h ? tile.x_stride : 0,
+          shifted(data<S>(saved.grad_c_last), at.state),
           grad_u_data + at.u,
           grad_x_data + at.x,
-          parts_data + at.row * 4 * call.channels + at.channel,
+          parts + at.row * 4 * call.channels + at.channel,
           grad_c0_data + at.state,
       });
     });
-    add_up(call, parts_data, output<S>(grad_weight_c), output<S>(grad_bias));
+    add_up(call, parts, output<S>(result.grad_weight_c), output<S>(result.grad_bias));
   });
-  return {grad_u, grad_x, grad_weight_c, grad_bias, grad_c0};
+  return result.tuple();
 }
 
 }  // namespace

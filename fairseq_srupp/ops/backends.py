@@ -11,7 +11,7 @@ import importlib
 import warnings
 from typing import NamedTuple
 
-import torch  # noqa: F401  (loads the libraries that _C is linked to)
+import torch  # also loads the libraries that _C and _C_cuda are linked to
 
 HOW_TO_BUILD = "`pip install --no-build-isolation -e .` or `make setup` in the folder of setup.py builds it"
 FALLBACK = "fallback"  # the reference where nothing faster is there: the same, but it warns
@@ -40,8 +40,31 @@ def _find_cpu() -> Backend:
     return Backend("cpu", about, missing)
 
 
+def _find_cuda() -> Backend:
+    about, missing = "CUDA kernels built by nvcc", None
+    if torch.version.cuda is None:
+        missing = f"torch {torch.__version__} is a build without CUDA: install one with it"
+    else:
+        try:
+            importlib.import_module("fairseq_srupp._C_cuda")
+        except ModuleNotFoundError:
+            missing = f"fairseq_srupp._C_cuda is not built: with nvcc in PATH or CUDA_HOME, {HOW_TO_BUILD}"
+        except ImportError as error:
+            missing = f"fairseq_srupp._C_cuda does not load ({error}): {HOW_TO_BUILD} again"
+    return Backend("cuda", about, missing)
+
+
+def _find_nvrtc() -> Backend:
+    about, missing = "CUDA kernels compiled by NVRTC at first use", None
+    if torch.version.cuda is None:
+        missing = f"torch {torch.__version__} is a build without CUDA: install one with it"
+    return Backend("cuda", about, missing)
+
+
 _BACKENDS = {  # in order of preference
     "cpu": _find_cpu(),
+    "cuda": _find_cuda(),
+    "nvrtc": _find_nvrtc(),
     "reference": Backend(None, "plain PyTorch, for every device"),
 }
 OPERATOR_NAMES = (*_BACKENDS, FALLBACK)

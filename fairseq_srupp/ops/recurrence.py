@@ -6,10 +6,12 @@ here, so that they exist in a plain clone as well; a compiled module only regist
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
-from fairseq_srupp.ops import reference
+from fairseq_srupp.ops import cuda_launch, nvrtc, reference
 from fairseq_srupp.ops.backends import FALLBACK, OPERATOR_NAMES, choose_backend, warn_of_reference
 from fairseq_srupp.ops.reference import state_dtype
 
@@ -160,6 +162,14 @@ def _define(backend: str) -> None:
     torch.library.register_autograd(backward, refuse)
 
 
+def _nvrtc_forward(u, *others):
+    return cuda_launch.forward(functools.partial(nvrtc.launch, u), u, *others)
+
+
+def _nvrtc_backward(grad_h, grad_c_last, u, *others):
+    return cuda_launch.backward(functools.partial(nvrtc.launch, u), grad_h, grad_c_last, u, *others)
+
+
 def _fallback_forward(u, *others):
     warn_of_reference(u.device.type)
     return reference.recurrence_forward(u, *others)
@@ -170,3 +180,5 @@ for _name in OPERATOR_NAMES:
 for _name, _forward in (("reference", reference.recurrence_forward), (FALLBACK, _fallback_forward)):
     torch.library.impl(f"fairseq_srupp::{_name}_forward", "default", _forward)
     torch.library.impl(f"fairseq_srupp::{_name}_backward", "default", reference.recurrence_backward)
+torch.library.impl("fairseq_srupp::nvrtc_forward", "cuda", _nvrtc_forward)
+torch.library.impl("fairseq_srupp::nvrtc_backward", "cuda", _nvrtc_backward)

@@ -121,7 +121,7 @@ def test_dropout_mask_with_a_gradient():
 
 
 def test_unknown_backend():
-    with pytest.raises(ValueError, match="backend is 'fast', expected None or one of cpu, reference"):
+    with pytest.raises(ValueError, match="backend is 'fast', expected None or one of cpu, cuda, nvrtc, reference"):
         call(backend="fast")
 
 

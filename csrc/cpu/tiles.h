@@ -1,76 +1,15 @@
-// From tensors to tiles, and tiles to threads.
+// From a call to its tiles, and from tiles to threads.
 
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <initializer_list>
-#include <optional>
 
+#include "../call.h"
 #include "tile.h"
 
 namespace srupp {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-inline Tensor checked(
-    const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType dtype) {
-  bool fits = tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.dim() == int64_t(shape.size());
-  int64_t axis = 0;
-  for (const int64_t size : shape) fits = fits && tensor.size(axis++) == size;
-  STD_TORCH_CHECK(fits, name, " does not have the shape, dtype or device that u asks for");
-  return torch::stable::contiguous(tensor);
-}
-
-inline OptionalTensor checked(
-    const OptionalTensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType dtype) {
-  if (!tensor) return std::nullopt;
-  return checked(*tensor, name, shape, dtype);
-}
-
-template <class T>
-const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-
-template <class T>
-const T* data(const OptionalTensor& tensor) {
-  return tensor ? data<T>(*tensor) : nullptr;
-}
-
-// The inputs that forward and backward share, checked and contiguous.
-struct Call {
-  int64_t length, batch, channels, directions;
-  ScalarType dtype, state;
-  Tensor u, x, weight_c, bias;
-  OptionalTensor c0, mask, padding;
-
-  Call(
-      const Tensor& u_in, const Tensor& x_in, const Tensor& weight_c_in, const Tensor& bias_in,
-      const OptionalTensor& c0_in, const OptionalTensor& mask_in, const OptionalTensor& padding_in,
-      bool bidirectional) {
-    STD_TORCH_CHECK(u_in.dim() == 4 && u_in.size(2) == 3, "u does not have the shape (L, B, 3, D)");
-    length = u_in.size(0);
-    batch = u_in.size(1);
-    channels = u_in.size(3);
-    directions = bidirectional ? 2 : 1;
-    STD_TORCH_CHECK(
-        channels % directions == 0, "u has an odd number of channels, bidirectional needs an even one");
-    dtype = u_in.scalar_type();
-    state = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-    u = checked(u_in, "u", {length, batch, 3, channels}, dtype);
-    x = checked(x_in, "x", {length, batch, channels}, dtype);
-    weight_c = checked(weight_c_in, "weight_c", {2, channels}, state);
-    bias = checked(bias_in, "bias", {2, channels}, state);
-    c0 = checked(c0_in, "c0", {batch, channels}, state);
-    mask = checked(mask_in, "dropout_mask", {batch, channels}, state);
-    padding = checked(padding_in, "padding_mask", {length, batch}, ScalarType::Bool);
-  }
-};
 
 // Where a tile's walk begins, in elements of a tensor.
 struct Offsets {

@@ -1,0 +1,305 @@
+// The CUDA kernels, for nvcc and NVRTC; the tests compile this very text for the host.
+//
+// A warp, which is a block, carries 32 channels of one sequence and direction through all steps, a channel per
+// lane. Steps depend on each other, so what hides the latency of memory is reading far ahead: the rows of later
+// steps arrive in shared memory while a step is computed. No warp ever waits for another.
+
+#pragma once
+
+#include "../recurrence.h"
+#include "arguments.h"
+#include "device.cuh"
+
+namespace srupp {
+
+constexpr int kStages = 6;  // of the ring in shared memory, all but one in flight
+
+// Where a warp and its lanes are.
+struct Place {
+  long long row, channel;  // of this lane; the first lane's channel is `first`
+  long long first, width;  // `width` channels from `first` on belong to the warp's direction, at most 32 are its own
+  bool inside, backwards;
+
+  SRUPP_DEVICE Place(const CommonArguments& in) {
+    const long long direction_width = in.channels / in.directions;
+    const long long groups = (direction_width + kWarp - 1) / kWarp;
+    long long index = block_index();
+    const long long group = index % groups;
+    index /= groups;
+    const long long direction = index % in.directions;
+    row = index / in.directions;
+    first = direction * direction_width + group * kWarp;
+    width = direction_width - group * kWarp;
+    channel = first + lane_index();
+    inside = lane_index() < width;
+    backwards = direction == 1;
+  }
+};
+
+// `Rows` rows of every step, read ahead: each row is 32 elements of T, copied in pieces of kPiece bytes. The lanes
+// share the pieces of a step out; a lane has the same pieces in all steps.
+template <class T, int kRows, int kPiece>
+class RowsAhead {
+ public:
+  static constexpr int kSteps = 16 / int(sizeof(T));  // of a stage
+  static constexpr int kBytes = kStages * kSteps * kRows * kWarp * int(sizeof(T));
+
+  SRUPP_DEVICE RowsAhead(char* ring, long long length) : ring_(ring), length_(length) {}
+
+  // Row `index` begins at `start` and moves by `stride` elements a step; it exists in the first `length - less` steps.
+  SRUPP_DEVICE void set_row(int index, const T* start, long long stride, const Place& place, int less = 0) {
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int slot = lane_index() % kLanesPerStep + pass * kWarp;
+      if (slot / kPiecesPerRow != index || slot >= kSlots) continue;
+      const int element = slot % kPiecesPerRow * kElements;
+      from_[pass] = start + element + lane_index() / kLanesPerStep * stride;
+      stride_[pass] = stride;
+      end_[pass] = element < place.width && lane_index() / kLanesPerStep < kStepsPerPass ? length_ - less : 0;
+    }
+  }
+
+  // Start copying the stage whose first step is `first`, into place `stage` of the ring.
+  SRUPP_DEVICE void fill(int stage, long long first) {
+#pragma unroll
+    for (int step = 0; step < kSteps; step += kStepsPerPass) {
+#pragma unroll
+      for (int pass = 0; pass < kPasses; ++pass) {
+        const int mine = step + lane_index() / kLanesPerStep;
+        const int slot = lane_index() % kLanesPerStep + pass * kWarp;
+        if (first + mine < end_[pass]) {
+          copy_ahead<kPiece>(at(stage, mine) + slot * kPiece, from_[pass] + (first + step) * stride_[pass]);
+        }
+      }
+    }
+    end_of_stage();
+  }
+
+  // This lane's element of a row that has arrived.
+  SRUPP_DEVICE T element(int stage, int step, int row) const {
+    return reinterpret_cast<const T*>(at(stage, step))[row * kWarp + lane_index()];
+  }
+
+ private:
+  static constexpr int kElements = kPiece / int(sizeof(T));
+  static constexpr int kPiecesPerRow = kWarp / kElements;
+  static constexpr int kSlots = kRows * kPiecesPerRow;
+  static constexpr int kPasses = (kSlots + kWarp - 1) / kWarp;
+  static constexpr int kStepsPerPass = kSlots <= kWarp / 2 ? kWarp / kSlots : 1;
+  static constexpr int kLanesPerStep = kStepsPerPass > 1 ? kSlots : kWarp;
+  static_assert(kSteps % kStepsPerPass == 0, "a stage is a number of whole passes");
+
+  SRUPP_DEVICE char* at(int stage, int step) const {
+    return ring_ + (stage * kSteps + step) * kRows * kWarp * int(sizeof(T));
+  }
+
+  char* ring_;
+  long long length_;
+  const T* from_[kPasses] = {};
+  long long stride_[kPasses] = {};
+  long long end_[kPasses] = {};
+};
+
+// Calls each(step, in stage `stage` of the ring at `position`, padded) for all steps in order, a stage or more behind
+// what is being read.
+template <class T, class Rows, class Each>
+SRUPP_DEVICE void walk(Rows& rows, const bool* padding, long long padding_stride, long long length, const Each& each) {
+  constexpr int kSteps = Rows::kSteps;
+  // Padding is one byte a step, too small for the ring: a stage's bytes are loaded while the one before is computed.
+  const auto padded_in = [&](long long first) {
+    unsigned bits = 0;
+    if (padding) {
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        if (first + step < length) bits |= unsigned(padding[(first + step) * padding_stride]) << step;
+      }
+    }
+    return bits;
+  };
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) rows.fill(stage, stage * kSteps);
+  unsigned next_padded = padded_in(0);
+  int stage = 0;
+  for (long long first = 0; first < length; first += kSteps) {
+    wait_for_stage<kStages - 2>();
+    sync_warp();  // now the copies of all lanes are here, and all lanes are done with the stage before
+    const int free = stage == 0 ? kStages - 1 : stage - 1;
+    rows.fill(free, first + (kStages - 1) * kSteps);
+    const unsigned padded = next_padded;
+    next_padded = padded_in(first + kSteps);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      if (first + step < length) each(first + step, stage, step, (padded >> step & 1u) != 0);
+    }
+    stage = stage == kStages - 1 ? 0 : stage + 1;
+  }
+}
+
+template <class S>
+SRUPP_DEVICE Parameters<S> parameters(const CommonArguments& in, const Place& place) {
+  const S* weight = static_cast<const S*>(in.weight_c);
+  const S* bias = static_cast<const S*>(in.bias);
+  const S* mask = static_cast<const S*>(in.mask);
+  const long long state = place.row * in.channels + place.channel;
+  if (!place.inside) return {};
+  return {
+      weight[place.channel], weight[in.channels + place.channel],
+      bias[place.channel], bias[in.channels + place.channel],
+      mask ? mask[state] : S(1)};
+}
+
+template <class S>
+SRUPP_DEVICE S at_or_zero(const void* state, long long index, bool inside) {
+  return state && inside ? static_cast<const S*>(state)[index] : S(0);
+}
+
+template <class T, int kPiece>
+SRUPP_DEVICE void forward(const ForwardArguments& a) {
+  using S = State<T>;
+  using Rows = RowsAhead<T, 4, kPiece>;
+  const CommonArguments& in = a.in;
+  const Place place(in);
+  const long long t = place.backwards ? in.length - 1 : 0, sign = place.backwards ? -1 : 1;
+  const long long step = in.batch * in.channels, state = place.row * in.channels + place.channel;
+
+  Rows rows(shared_memory<Rows::kBytes>(), in.length);
+  const T* u = static_cast<const T*>(in.u) + 3 * (t * step + place.row * in.channels) + place.first;
+  for (int gate = 0; gate < 3; ++gate) rows.set_row(gate, u + gate * in.channels, sign * 3 * step, place);
+  const T* x = static_cast<const T*>(in.x) + t * step + place.row * in.channels + place.first;
+  rows.set_row(3, x, sign * step, place);
+
+  const Parameters<S> p = parameters<S>(in, place);
+  S c = at_or_zero<S>(in.c0, state, place.inside);
+  T* h_at = static_cast<T*>(a.h) + t * step + state;
+  T* c_at = a.c ? static_cast<T*>(a.c) + t * step + state : nullptr;
+  const bool* padding = in.padding ? in.padding + t * in.batch + place.row : nullptr;
+  walk<T>(rows, padding, sign * in.batch, in.length, [&](long long, int stage, int at, bool padded) {
+    const Inputs<S> inputs{
+        load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
+        load(rows.element(stage, at, 3))};
+    Outputs<S> out = forward_step(inputs, c, p);
+    if (padded) out = {c, S(0)};
+    c = out.c;
+    if (place.inside) {
+      store(out.h, *h_at);
+      if (c_at) store(c, *c_at);
+    }
+    h_at += sign * step;
+    if (c_at) c_at += sign * step;
+  });
+  if (place.inside) static_cast<S*>(a.c_last)[state] = c;
+}
+
+template <class T, int kPiece>
+SRUPP_DEVICE void backward(const BackwardArguments& a) {
+  using S = State<T>;
+  using Rows = RowsAhead<T, 6, kPiece>;
+  const CommonArguments& in = a.in;
+  const Place place(in);
+  // against the recurrence: from its last step to its first
+  const long long t = place.backwards ? 0 : in.length - 1, sign = place.backwards ? 1 : -1;
+  const long long step = in.batch * in.channels, state = place.row * in.channels + place.channel;
+  const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
+
+  Rows rows(shared_memory<Rows::kBytes>(), in.length);
+  const T* u = static_cast<const T*>(in.u) + 3 * (t * step + place.row * in.channels) + place.first;
+  for (int gate = 0; gate < 3; ++gate) rows.set_row(gate, u + gate * in.channels, sign * 3 * step, place);
+  rows.set_row(3, static_cast<const T*>(in.x) + begin, sign * step, place);
+  // the state before each step is what the forward saved one step earlier; before the first it is c0
+  rows.set_row(4, static_cast<const T*>(a.c) + begin + sign * step, sign * step, place, 1);
+  if (a.grad_h) rows.set_row(5, static_cast<const T*>(a.grad_h) + begin, sign * step, place);
+
+  const Parameters<S> p = parameters<S>(in, place);
+  const S c0 = at_or_zero<S>(in.c0, state, place.inside);
+  S grad_c = at_or_zero<S>(a.grad_c_last, state, place.inside);
+  S v_f = 0, v_r = 0, b_f = 0, b_r = 0;
+  T* grad_x = static_cast<T*>(a.grad_x) + t * step + state;
+  T* grad_u = static_cast<T*>(a.grad_u) + 3 * (t * step + place.row * in.channels) + place.channel;
+  const bool* padding = in.padding ? in.padding + t * in.batch + place.row : nullptr;
+  walk<T>(rows, padding, sign * in.batch, in.length, [&](long long index, int stage, int at, bool padded) {
+    const Inputs<S> inputs{
+        load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
+        load(rows.element(stage, at, 3))};
+    const S c_before = index == in.length - 1 ? c0 : load(rows.element(stage, at, 4));
+    const S grad_h = a.grad_h ? load(rows.element(stage, at, 5)) : S(0);
+    Gradients<S> grad = backward_step(inputs, c_before, p, grad_h, grad_c);
+    if (padded) {
+      grad = {S(0), S(0), S(0), S(0), grad_c};
+    } else {
+      v_f += grad.forget * c_before;
+      v_r += grad.reset * c_before;
+      b_f += grad.forget;
+      b_r += grad.reset;
+    }
+    grad_c = grad.c_before;
+    if (place.inside) {
+      store(grad.candidate, grad_u[0]);
+      store(grad.forget, grad_u[in.channels]);
+      store(grad.reset, grad_u[2 * in.channels]);
+      store(grad.x, *grad_x);
+    }
+    grad_u += sign * 3 * step;
+    grad_x += sign * step;
+  });
+  if (place.inside) {
+    S* parts = static_cast<S*>(a.parts) + place.row * 4 * in.channels + place.channel;
+    parts[0] = v_f;
+    parts[in.channels] = v_r;
+    parts[2 * in.channels] = b_f;
+    parts[3 * in.channels] = b_r;
+    static_cast<S*>(a.grad_c0)[state] = grad_c;
+  }
+}
+
+// The forward pass of a single step (decoding), a thread per channel: nothing to read ahead, nothing to wait for.
+template <class T>
+SRUPP_DEVICE void step(const ForwardArguments& a) {
+  using S = State<T>;
+  const CommonArguments& in = a.in;
+  const long long state = thread_index();
+  if (state >= in.batch * in.channels) return;
+  const long long row = state / in.channels, channel = state % in.channels;
+  const T* u = static_cast<const T*>(in.u) + 3 * row * in.channels + channel;
+  const S* weight = static_cast<const S*>(in.weight_c) + channel;
+  const S* bias = static_cast<const S*>(in.bias) + channel;
+  const S c_before = at_or_zero<S>(in.c0, state, true);
+  const Parameters<S> p{
+      weight[0], weight[in.channels], bias[0], bias[in.channels],
+      in.mask ? static_cast<const S*>(in.mask)[state] : S(1)};
+  const Inputs<S> inputs{
+      load(u[0]), load(u[in.channels]), load(u[2 * in.channels]), load(static_cast<const T*>(in.x)[state])};
+  Outputs<S> out = forward_step(inputs, c_before, p);
+  if (in.padding && in.padding[row]) out = {c_before, S(0)};
+  store(out.h, static_cast<T*>(a.h)[state]);
+  if (a.c) store(out.c, static_cast<T*>(a.c)[state]);
+  static_cast<S*>(a.c_last)[state] = out.c;
+}
+
+// The gradients of weight_c and bias: the parts of the sequences in their order, so the result never varies.
+template <class S>
+SRUPP_DEVICE void add_up(const SumArguments& a) {
+  const long long index = thread_index(), size = 4 * a.channels;
+  if (index >= size) return;
+  S sum = 0;
+  for (long long row = 0; row < a.batch; ++row) sum += static_cast<const S*>(a.parts)[row * size + index];
+  S* to = static_cast<S*>(index < 2 * a.channels ? a.grad_weight_c : a.grad_bias);
+  to[index % (2 * a.channels)] = sum;
+}
+
+}  // namespace srupp
+
+// All kernels of storage type T, by names that need no C++ to be found. The first two come twice: `_rows` where every
+// row of 32 channels begins at a multiple of 16 bytes, `_elements` for all else.
+#define SRUPP_KERNELS(T, name)                                                                                  \
+  extern "C" SRUPP_KERNEL(32) srupp_forward_rows_##name(srupp::ForwardArguments a) { srupp::forward<T, 16>(a); } \
+  extern "C" SRUPP_KERNEL(32) srupp_forward_elements_##name(srupp::ForwardArguments a) {                        \
+    srupp::forward<T, sizeof(T)>(a);                                                                            \
+  }                                                                                                             \
+  extern "C" SRUPP_KERNEL(32) srupp_backward_rows_##name(srupp::BackwardArguments a) {                          \
+    srupp::backward<T, 16>(a);                                                                                  \
+  }                                                                                                             \
+  extern "C" SRUPP_KERNEL(32) srupp_backward_elements_##name(srupp::BackwardArguments a) {                      \
+    srupp::backward<T, sizeof(T)>(a);                                                                           \
+  }                                                                                                             \
+  extern "C" SRUPP_KERNEL(256) srupp_step_##name(srupp::ForwardArguments a) { srupp::step<T>(a); }              \
+  extern "C" SRUPP_KERNEL(256) srupp_sum_##name(srupp::SumArguments a) { srupp::add_up<srupp::State<T>>(a); }

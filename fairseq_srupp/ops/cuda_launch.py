@@ -1,0 +1,127 @@
+"""Which CUDA kernel a call takes, in how many blocks, and with which arguments.
+
+The kernels and their side of the structures are in csrc/cuda/kernels.cuh, the same choices for the compiled module in
+csrc/cuda/recurrence.cpp. Who launches is up to the caller: a driver, or the tests' CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+WARP = 32
+_THREADS = 256  # of a block of the kernels that have no warps of their own
+
+
+def _structure(name: str, pointers: str, integers: str = "", base: type | None = None) -> type:
+    fields = [] if base is None else [("common", base)]
+    fields += [(field, ctypes.c_void_p) for field in pointers.split()]
+    fields += [(field, ctypes.c_longlong) for field in integers.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+CommonArguments = _structure(
+    "CommonArguments", "u x weight_c bias c0 mask padding", "length batch channels directions"
+)
+ForwardArguments = _structure("ForwardArguments", "h c c_last", base=CommonArguments)
+BackwardArguments = _structure(
+    "BackwardArguments", "c grad_h grad_c_last grad_u grad_x parts grad_c0", base=CommonArguments
+)
+SumArguments = _structure("SumArguments", "parts grad_weight_c grad_bias", "batch channels")
+
+Launch = Callable[[str, int, int, ctypes.Structure], None]
+"""Starts a kernel: its name, the number of blocks, the threads of a block, its arguments."""
+
+
+def forward(
+    launch: Launch,
+    u: Tensor,
+    x: Tensor,
+    weight_c: Tensor,
+    bias: Tensor,
+    c0: Tensor | None,
+    dropout_mask: Tensor | None,
+    padding_mask: Tensor | None,
+    bidirectional: bool,
+    save_c: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator `*_forward` of recurrence.py: contiguous tensors to (h, c_last, c)."""
+    inputs = [u, x, weight_c, bias, c0, dropout_mask, padding_mask]
+    inputs = [None if tensor is None else tensor.contiguous() for tensor in inputs]
+    h, c = torch.empty_like(inputs[1]), torch.empty_like(inputs[1]) if save_c else x.new_empty(0)
+    c_last = weight_c.new_empty(x.shape[1:])
+    arguments = ForwardArguments(
+        _common(inputs, bidirectional), h.data_ptr(), c.data_ptr() if save_c else None, c_last.data_ptr()
+    )
+    if x.size(0) == 1:
+        _launch(launch, f"step_{_type(x)}", -(-c_last.numel() // _THREADS), _THREADS, arguments)
+    else:
+        kind = _kind(inputs[:2], bidirectional)
+        _launch(launch, f"forward_{kind}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
+    return h, c_last, c
+
+
+def backward(
+    launch: Launch,
+    grad_h: Tensor | None,
+    grad_c_last: Tensor | None,
+    u: Tensor,
+    x: Tensor,
+    weight_c: Tensor,
+    bias: Tensor,
+    c0: Tensor | None,
+    dropout_mask: Tensor | None,
+    padding_mask: Tensor | None,
+    c: Tensor,
+    bidirectional: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The operator `*_backward` of recurrence.py: to (grad_u, grad_x, grad_weight_c, grad_bias, grad_c0)."""
+    inputs = [u, x, weight_c, bias, c0, dropout_mask, padding_mask]
+    inputs = [None if tensor is None else tensor.contiguous() for tensor in inputs]
+    saved = [None if tensor is None else tensor.contiguous() for tensor in (c, grad_h, grad_c_last)]
+    _, batch, channels = x.shape
+    grad_u, grad_x = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
+    grad_weight_c, grad_bias = torch.empty_like(inputs[2]), torch.empty_like(inputs[3])
+    grad_c0, parts = weight_c.new_empty(batch, channels), weight_c.new_empty(batch, 4, channels)
+    outputs = [grad_u.data_ptr(), grad_x.data_ptr(), parts.data_ptr(), grad_c0.data_ptr()]
+    arguments = BackwardArguments(_common(inputs, bidirectional), *map(_address, saved), *outputs)
+    kind = _kind([*inputs[:2], *saved[:2]], bidirectional)
+    _launch(launch, f"backward_{kind}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
+    sums = SumArguments(parts.data_ptr(), grad_weight_c.data_ptr(), grad_bias.data_ptr(), batch, channels)
+    _launch(launch, f"sum_{_type(x)}", -(-4 * channels // _THREADS), _THREADS, sums)
+    return grad_u, grad_x, grad_weight_c, grad_bias, grad_c0
+
+
+def _launch(launch: Launch, name: str, blocks: int, threads: int, arguments: ctypes.Structure) -> None:
+    if blocks > 0:
+        launch(f"srupp_{name}", blocks, threads, arguments)
+
+
+def _common(inputs: list[Tensor | None], bidirectional: bool) -> CommonArguments:
+    return CommonArguments(*map(_address, inputs), *inputs[1].shape, 2 if bidirectional else 1)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _type(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def _warps(x: Tensor, bidirectional: bool) -> int:
+    """A warp for every sequence, direction and group of 32 channels."""
+    directions = 2 if bidirectional else 1
+    return x.size(1) * directions * -(-x.size(2) // directions // WARP)
+
+
+def _kind(tensors: list[Tensor | None], bidirectional: bool) -> str:
+    """Whether rows can be read 16 bytes at a time."""
+    width = tensors[0].size(3) // (2 if bidirectional else 1) * tensors[0].element_size()
+    addresses = [tensor.data_ptr() for tensor in tensors if tensor is not None]
+    return "elements" if any(number % 16 for number in (width, *addresses)) else "rows"
+
+

@@ -1,0 +1,195 @@
+"""The CUDA kernels compiled by NVRTC, where torch came with a GPU but no nvcc was there to build _C_cuda.
+
+Compiled at first use, one module for each dtype and architecture, and kept on disk: in $FAIRSEQ_SRUPP_CACHE, or
+fairseq_srupp in $XDG_CACHE_HOME (~/.cache). libnvrtc comes with every CUDA build of torch, and the kernels include no
+header of CUDA's, so nothing else has to be installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import glob
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+_PACKAGE = Path(__file__).parents[1]
+_SOURCES = ("recurrence.h", "cuda/arguments.h", "cuda/device.cuh", "cuda/kernels.cuh")
+_TYPES = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "srupp::Half",
+    torch.bfloat16: "srupp::BFloat16",
+}
+
+
+class NvrtcError(RuntimeError):
+    """NVRTC or the driver refused; the message has their reason."""
+
+
+def source_folder() -> Path:
+    """Where csrc is: beside the package in a clone, inside it when installed."""
+    for folder in (_PACKAGE / "csrc", _PACKAGE.parent / "csrc"):
+        if (folder / _SOURCES[-1]).is_file():
+            return folder
+    raise NvrtcError("fairseq_srupp: the sources of the CUDA kernels are missing; install the package again")
+
+
+def library_path() -> str:
+    """libnvrtc: that of torch's CUDA version, among torch's dependencies or wherever the loader looks."""
+    major = torch.version.cuda.split(".")[0] if torch.version.cuda else "*"
+    folders = (Path(torch.__file__).parents[1] / "nvidia" / "*" / "lib", Path(torch.__file__).parent / "lib")
+    found = [path for folder in folders for path in sorted(glob.glob(str(folder / f"libnvrtc.so.{major}")))]
+    return found[0] if found else f"libnvrtc.so.{major}"
+
+
+@functools.cache
+def _nvrtc() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(library_path())
+    except OSError as error:
+        raise NvrtcError(f"fairseq_srupp: libnvrtc, which comes with torch, does not load: {error}") from error
+
+
+def _nvrtc_call(name: str, *arguments) -> None:
+    library = _nvrtc()
+    status = getattr(library, name)(*arguments)
+    if status:
+        library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        raise NvrtcError(f"fairseq_srupp: {name}: {library.nvrtcGetErrorString(status).decode()}")
+
+
+def _version() -> tuple[int, int]:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _nvrtc_call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+    return major.value, minor.value
+
+
+def _architectures() -> list[int]:
+    count = ctypes.c_int()
+    _nvrtc_call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+    numbers = (ctypes.c_int * count.value)()
+    _nvrtc_call("nvrtcGetSupportedArchs", numbers)
+    return list(numbers)
+
+
+def image(dtype: torch.dtype, capability: tuple[int, int]) -> bytes:
+    """The compiled kernels of a dtype for GPUs of a compute capability, from the cache if they are there.
+
+    A GPU younger than NVRTC gets PTX, which the driver translates.
+
+    Raises:
+        NvrtcError: with the compiler's log.
+    """
+    wanted = 10 * capability[0] + capability[1]
+    known = _architectures()
+    target = f"sm_{wanted}" if wanted in known else f"compute_{max(n for n in known if n <= wanted)}"
+    name = str(dtype).removeprefix("torch.")
+    program = f"{_kernel_source()}\nSRUPP_KERNELS({_TYPES[dtype]}, {name})\n"
+    options = [f"--gpu-architecture={target}", "--std=c++17", "--fmad=true"]
+    digest = hashlib.sha256(repr((program, options, _version())).encode()).hexdigest()
+    return _cached(f"{name}-{target}-{digest[:32]}", lambda: _compile(program, options, target))
+
+
+def _kernel_source() -> str:
+    """The sources in one piece, each after what it includes."""
+    folder = source_folder()
+    lines = [line for name in _SOURCES for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+    return "\n".join(line for line in lines if not line.startswith(('#include "', "#pragma once")))
+
+
+def _compile(program: str, options: list[str], target: str) -> bytes:
+    handle = ctypes.c_void_p()
+    text, name = program.encode(), b"fairseq_srupp.cu"
+    _nvrtc_call("nvrtcCreateProgram", ctypes.byref(handle), text, name, 0, None, None)
+    try:
+        arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        if _nvrtc().nvrtcCompileProgram(handle, len(options), arguments):
+            raise NvrtcError(f"fairseq_srupp: NVRTC does not compile the kernels:\n{_get(handle, 'ProgramLog').decode()}")
+        return _get(handle, "CUBIN" if target.startswith("sm_") else "PTX")
+    finally:
+        _nvrtc_call("nvrtcDestroyProgram", ctypes.byref(handle))
+
+
+def _get(handle: ctypes.c_void_p, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    _nvrtc_call(f"nvrtcGet{what}Size", handle, ctypes.byref(size))
+    data = ctypes.create_string_buffer(size.value)
+    _nvrtc_call(f"nvrtcGet{what}", handle, data)
+    return data.raw
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    own = os.environ.get("FAIRSEQ_SRUPP_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairseq_srupp"
+
+
+def _cached(key: str, make) -> bytes:
+    """The file `key` of the cache, made if it is missing or damaged. A cache that cannot be written is no error.
+
+    Files appear whole or not at all, so processes need no lock: at worst two compile the same.
+    """
+    path = cache_folder() / key
+    with contextlib.suppress(OSError):
+        whole = path.read_bytes()
+        checksum, content = whole[:32], whole[32:]
+        if checksum == hashlib.sha256(content).digest():
+            return content
+    content = make()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key, delete=False) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+        os.replace(file.name, path)
+    return content
+
+
+@functools.cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def _driver_call(name: str, *arguments) -> None:
+    status = getattr(_driver(), name)(*arguments)
+    if status:
+        text = ctypes.c_char_p()
+        _driver().cuGetErrorString(status, ctypes.byref(text))
+        raise NvrtcError(f"fairseq_srupp: {name}: {(text.value or b'unknown error').decode()}")
+
+
+@functools.cache
+def _function(name: str, dtype: torch.dtype, device: int) -> ctypes.c_void_p:
+    """A kernel on the current device, whose index is `device`."""
+    function = ctypes.c_void_p()
+    _driver_call("cuModuleGetFunction", ctypes.byref(function), _module(dtype, device), name.encode())
+    return function
+
+
+@functools.cache
+def _module(dtype: torch.dtype, device: int) -> ctypes.c_void_p:
+    module = ctypes.c_void_p()
+    code = image(dtype, torch.cuda.get_device_capability(device))
+    _driver_call("cuModuleLoadData", ctypes.byref(module), code)
+    return module
+
+
+def launch(tensor: torch.Tensor, name: str, blocks: int, threads: int, arguments: ctypes.Structure) -> None:
+    """Start a kernel on the current stream of the tensor's device, for its dtype.
+
+    Raises:
+        NvrtcError: it cannot be compiled, loaded or started.
+    """
+    device = tensor.get_device()
+    with torch.cuda.device(device):
+        function = _function(name, tensor.dtype, device)
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+        stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+        _driver_call("cuLaunchKernel", function, blocks, 1, 1, threads, 1, 1, 0, stream, parameters, None)

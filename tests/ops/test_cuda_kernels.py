@@ -1,0 +1,205 @@
+"""The CUDA kernels without a GPU: their source, compiled for the host, against the fp64 reference.
+
+Launches are those of cuda_launch.py, the shapes of blocks and the structures of arguments included.
+"""
+
+import ctypes
+import functools
+import itertools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairseq_srupp.ops import cuda_launch, reference
+from fairseq_srupp.ops.reference import state_dtype
+
+ROOT = Path(__file__).parents[2]
+HOST = Path(__file__).parent / "cuda_on_host"
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.fixture(scope="session")
+def device(tmp_path_factory):
+    """A function that launches kernels on the CPU, and counts launches in `device.names`."""
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    if not compiler:
+        pytest.skip("no C++ compiler")
+    library = tmp_path_factory.mktemp("host") / "kernels.so"
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f"-I{ROOT / 'csrc'}", f"-I{HOST}"]
+    subprocess.run([compiler, *flags, str(HOST / "kernels.cpp"), "-o", str(library)], check=True)
+    start = ctypes.CDLL(str(library)).launch
+    start.restype = ctypes.c_longlong
+    names = []
+
+    def launch(name, blocks, threads, arguments):
+        names.append(name)
+        wrong = start(name.encode(), ctypes.c_longlong(blocks), threads, ctypes.byref(arguments))
+        assert wrong == 0, f"{name}: {wrong} misaligned copies" if wrong > 0 else f"{name} does not exist"
+
+    launch.names = names
+    return launch
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """New tensors begin as NaN: what a kernel does not write shows."""
+    for name in ("empty_like", "empty"):
+        original = getattr(torch, name)
+        monkeypatch.setattr(torch, name, functools.partial(_poison, original))
+    original = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: _poison(original, self, *size))
+
+
+def _poison(make, *args, **kwargs):
+    tensor = make(*args, **kwargs)
+    return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+
+def arguments(length, batch, channels, dtype, *, c0=True, mask=True, padding=True, seed=0):
+    """The tensor arguments of `*_forward`, all but one optional, and gradients of h and c_last."""
+    generator = torch.Generator().manual_seed(seed)
+    random = lambda *size: torch.randn(*size, generator=generator, dtype=torch.double)
+    state = state_dtype(dtype)
+    call = [
+        random(length, batch, 3, channels).to(dtype),
+        random(length, batch, channels).to(dtype),
+        random(2, channels).to(state),
+        random(2, channels).to(state),
+        random(batch, channels).to(state) if c0 else None,
+        (torch.rand(batch, channels, generator=generator) > 0.3).to(state) / 0.7 if mask else None,
+        torch.rand(length, batch, generator=generator) > 0.7 if padding else None,
+    ]
+    return call, random(length, batch, channels).to(dtype), random(batch, channels).to(state)
+
+
+def doubles(tensors):
+    return [None if t is None else t.double() if t.is_floating_point() else t for t in tensors]
+
+
+def check(launch, length, batch, channels, dtype, bidirectional=False, grads=(True, True), **options):
+    call, grad_h, grad_c_last = arguments(length, batch, channels, dtype, **options)
+    grads = [grad_h if grads[0] else None, grad_c_last if grads[1] else None]
+    h, c_last, c = cuda_launch.forward(launch, *call, bidirectional, True)
+    wide = doubles(call)
+    expected = reference.recurrence_forward(*wide, bidirectional, True)
+    close = functools.partial(assert_close, dtype=dtype)
+    for found, wanted in zip((h, c_last, c), expected):
+        close(found, wanted)
+    unsaved = cuda_launch.forward(launch, *call, bidirectional, False)
+    assert torch.equal(unsaved[0], h) and torch.equal(unsaved[1], c_last) and unsaved[2].numel() == 0
+    gradients = cuda_launch.backward(launch, *grads, *call, c, bidirectional)
+    wanted = reference.recurrence_backward(*doubles(grads), *wide, c.double(), bidirectional)
+    for found, reference_gradient in zip(gradients, wanted):
+        close(found, reference_gradient)
+
+
+def assert_close(found, wanted, dtype):
+    """To a tolerance that grows with the size of the values: sums over many steps lose digits."""
+    assert found.shape == wanted.shape
+    scale = max(1.0, wanted.abs().max().item()) if wanted.numel() else 1.0
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [1, 2, 17, 128])
+@pytest.mark.parametrize("channels", [1, 31, 32, 72])
+def test_lengths_and_widths(device, poisoned, dtype, length, channels):
+    check(device, length, 2, channels, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_steps(device, poisoned, dtype):
+    check(device, 1000, 1, 40, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [2, 46, 64, 144])
+@pytest.mark.parametrize("length", [1, 9, 50])
+def test_both_directions(device, poisoned, dtype, channels, length):
+    check(device, length, 3, channels, dtype, bidirectional=True)
+
+
+@pytest.mark.parametrize("given", list(itertools.product([False, True], repeat=3)), ids=str)
+@pytest.mark.parametrize("grads", [(True, True), (True, False), (False, True)], ids=str)
+def test_every_optional_argument(device, poisoned, given, grads):
+    c0, mask, padding = given
+    check(device, 19, 2, 40, torch.float32, grads=grads, c0=c0, mask=mask, padding=padding)
+
+
+def test_sequences_are_read_16_bytes_at_a_time_where_they_can_be(device):
+    for channels, bidirectional, dtype, kind in (
+        (64, False, torch.bfloat16, "rows"),
+        (40, False, torch.bfloat16, "rows"),
+        (36, False, torch.bfloat16, "elements"),
+        (36, False, torch.float32, "rows"),
+        (80, True, torch.bfloat16, "rows"),
+        (72, True, torch.bfloat16, "elements"),
+        (35, False, torch.float64, "elements"),
+    ):
+        device.names.clear()
+        check(device, 9, 1, channels, dtype, bidirectional=bidirectional)
+        assert [name for name in device.names if f"_{kind}_" in name] == [
+            name for name in device.names if "_sum_" not in name
+        ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_tensors_that_begin_between_two_pieces(device, which):
+    call, *_ = arguments(12, 2, 64, torch.bfloat16)
+    expected = cuda_launch.forward(device, *call, False, False)
+    whole = torch.empty(call[which].numel() + 1, dtype=torch.bfloat16)
+    whole[1:] = call[which].flatten()
+    call[which] = whole[1:].view(call[which].shape)
+    device.names.clear()
+    for found, wanted in zip(cuda_launch.forward(device, *call, False, False), expected):
+        assert torch.equal(found, wanted)
+    assert device.names == ["srupp_forward_elements_bfloat16"]
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 8), (5, 0, 8), (5, 2, 0), (0, 0, 0)], ids=str)
+def test_empty(device, poisoned, shape):
+    check(device, *shape, torch.float32)
+
+
+def test_one_step_is_one_launch(device):
+    call, *_ = arguments(1, 3, 50, torch.bfloat16)
+    device.names.clear()
+    cuda_launch.forward(device, *call, False, False)
+    assert device.names == ["srupp_step_bfloat16"]
+
+
+def test_one_channel_depends_on_itself_alone(device):
+    call, *_ = arguments(40, 2, 64, torch.float32)
+    clean = cuda_launch.forward(device, *call, False, False)[0]
+    call[0][:, 0, :, 5] = float("nan")
+    h = cuda_launch.forward(device, *call, False, False)[0]
+    hit = h.isnan()
+    assert hit[~call[6][:, 0], 0, 5].all() and hit.sum() == hit[:, 0, 5].sum()
+    assert torch.equal(h[~hit], clean[~hit])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_large_inputs_saturate(device, dtype):
+    call, *_ = arguments(9, 2, 40, dtype, padding=False)
+    for gate, value in itertools.product((1, 2), (-1e4, 1e4)):
+        call[0][:, :, gate] = value
+        h, c_last, _ = cuda_launch.forward(device, *call, False, False)
+        assert h.isfinite().all() and c_last.isfinite().all()
+    call[0][:, :, 1] = 1e4
+    assert torch.equal(cuda_launch.forward(device, *call, False, False)[1], call[4]), "the state is kept"
+
+
+def test_structures_are_those_of_the_source():
+    """The sizes and the order of the fields, read from the header."""
+    text = (ROOT / "csrc" / "cuda" / "arguments.h").read_text()
+    for name in ("CommonArguments", "ForwardArguments", "BackwardArguments", "SumArguments"):
+        body = text.split(f"struct {name} {{")[1].split("};")[0]
+        lines = [line.split("//")[0].strip().rstrip(";") for line in body.splitlines()]
+        fields = [field.split()[-1].lstrip("*") for line in lines if line for field in line.split(",")]
+        mirrored = [field for field, _ in getattr(cuda_launch, name)._fields_]
+        assert [field.replace("common", "in") for field in mirrored] == fields
