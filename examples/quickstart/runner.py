@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Callable
 
 _WIDTH = 110
+# glibc keeps freed memory: training asks for the same large blocks again and again.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 _TAIL = 15  # lines of the log that are shown when a step fails
 
 
@@ -28,7 +31,7 @@ class Runner:
     def __init__(self, steps: int):
         self.steps, self.step = steps, 0
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
+        self.environment = {**_KEEP_MEMORY, **os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
 
     def run(
         self, title: str, command: str, log: Path, status: Callable[[str], str | None] | None = None
@@ -105,11 +108,13 @@ class _Status:
 
 
 def _wrapped(command: str) -> str:
-    """The command on several lines, broken before options."""
+    """The command on several lines, an option and its value on the same one."""
     lines = ["    $"]
-    for part in command.replace(" --", "\n--").splitlines():
-        if len(lines[-1]) + len(part) + 3 > _WIDTH:
-            lines[-1] += " \\"
-            lines.append("       ")
-        lines[-1] += " " + part
+    for part in re.split(r" (?=--)", command):
+        words = part.split(" ") if len(part) > _WIDTH // 2 else [part]
+        for word in words:
+            if len(lines[-1]) + len(word) + 3 > _WIDTH:
+                lines[-1] += " \\"
+                lines.append("       ")
+            lines[-1] += " " + word
     return "\n".join(lines)
