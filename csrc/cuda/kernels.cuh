@@ -223,14 +223,11 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
     const S c_before = index == in.length - 1 ? c0 : load(rows.element(stage, at, 4));
     const S grad_h = a.grad_h ? load(rows.element(stage, at, 5)) : S(0);
     Gradients<S> grad = backward_step(inputs, c_before, p, grad_h, grad_c);
-    if (padded) {
-      grad = {S(0), S(0), S(0), S(0), grad_c};
-    } else {
-      v_f += grad.forget * c_before;
-      v_r += grad.reset * c_before;
-      b_f += grad.forget;
-      b_r += grad.reset;
-    }
+    if (padded) grad = {S(0), S(0), S(0), S(0), grad_c};
+    v_f += grad.forget * c_before;
+    v_r += grad.reset * c_before;
+    b_f += grad.forget;
+    b_r += grad.reset;
     grad_c = grad.c_before;
     if (place.inside) {
       store(grad.candidate, grad_u[0]);

@@ -25,23 +25,31 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 4e-3, tor
 
 @pytest.fixture(scope="session")
 def device(tmp_path_factory):
-    """A function that launches kernels on the CPU, and counts launches in `device.names`."""
+    """A function that launches kernels on the CPU. `device.names` are those that it launched; `device.only_from` lets the
+    next kernel copy from these tensors alone."""
     compiler = os.environ.get("CXX") or shutil.which("c++")
     if not compiler:
         pytest.skip("no C++ compiler")
     library = tmp_path_factory.mktemp("host") / "kernels.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f"-I{ROOT / 'csrc'}", f"-I{HOST}"]
     subprocess.run([compiler, *flags, str(HOST / "kernels.cpp"), "-o", str(library)], check=True)
-    start = ctypes.CDLL(str(library)).launch
+    loaded = ctypes.CDLL(str(library))
+    start, allow = loaded.launch, loaded.allow
     start.restype = ctypes.c_longlong
     names = []
 
     def launch(name, blocks, threads, arguments):
         names.append(name)
         wrong = start(name.encode(), ctypes.c_longlong(blocks), threads, ctypes.byref(arguments))
-        assert wrong == 0, f"{name}: {wrong} misaligned copies" if wrong > 0 else f"{name} does not exist"
+        allow(None, ctypes.c_longlong(0))
+        assert wrong == 0, f"{name}: {wrong} forbidden copies" if wrong > 0 else f"{name} does not exist"
 
-    launch.names = names
+    def only_from(*tensors):
+        for tensor in tensors:
+            if tensor is not None and tensor.numel():
+                allow(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_longlong(tensor.nbytes))
+
+    launch.names, launch.only_from = names, only_from
     return launch
 
 
@@ -84,6 +92,7 @@ def doubles(tensors):
 def check(launch, length, batch, channels, dtype, bidirectional=False, grads=(True, True), **options):
     call, grad_h, grad_c_last = arguments(length, batch, channels, dtype, **options)
     grads = [grad_h if grads[0] else None, grad_c_last if grads[1] else None]
+    launch.only_from(*call)
     h, c_last, c = cuda_launch.forward(launch, *call, bidirectional, True)
     wide = doubles(call)
     expected = reference.recurrence_forward(*wide, bidirectional, True)
@@ -92,6 +101,7 @@ def check(launch, length, batch, channels, dtype, bidirectional=False, grads=(Tr
         close(found, wanted)
     unsaved = cuda_launch.forward(launch, *call, bidirectional, False)
     assert torch.equal(unsaved[0], h) and torch.equal(unsaved[1], c_last) and unsaved[2].numel() == 0
+    launch.only_from(*call, *grads, c)
     gradients = cuda_launch.backward(launch, *grads, *call, c, bidirectional)
     wanted = reference.recurrence_backward(*doubles(grads), *wide, c.double(), bidirectional)
     for found, reference_gradient in zip(gradients, wanted):
@@ -148,17 +158,30 @@ def test_sequences_are_read_16_bytes_at_a_time_where_they_can_be(device):
         ]
 
 
-@pytest.mark.parametrize("which", [0, 1])
+def displaced(tensor):
+    """A copy that begins 2 bytes after a multiple of 16."""
+    whole = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+    whole[1:] = tensor.flatten()
+    return whole[1:].view(tensor.shape)
+
+
+@pytest.mark.parametrize("which", ["u", "x", "c", "grad_h"])
 def test_tensors_that_begin_between_two_pieces(device, which):
-    call, *_ = arguments(12, 2, 64, torch.bfloat16)
-    expected = cuda_launch.forward(device, *call, False, False)
-    whole = torch.empty(call[which].numel() + 1, dtype=torch.bfloat16)
-    whole[1:] = call[which].flatten()
-    call[which] = whole[1:].view(call[which].shape)
-    device.names.clear()
-    for found, wanted in zip(cuda_launch.forward(device, *call, False, False), expected):
-        assert torch.equal(found, wanted)
-    assert device.names == ["srupp_forward_elements_bfloat16"]
+    call, grad_h, _ = arguments(12, 2, 64, torch.bfloat16)
+    tensors = {"u": call[0], "x": call[1], "c": torch.randn_like(call[1]), "grad_h": grad_h}
+
+    def run(u, x, c, grad_h):
+        device.names.clear()
+        inputs = [u, x, *call[2:]]
+        both = cuda_launch.forward(device, *inputs, False, False)[:2]
+        return [*both, *cuda_launch.backward(device, grad_h, None, *inputs, c, False)]
+
+    expected = run(**tensors)
+    assert device.names[:2] == ["srupp_forward_rows_bfloat16", "srupp_backward_rows_bfloat16"]
+    found = run(**{**tensors, which: displaced(tensors[which])})
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    assert device.names[1] == "srupp_backward_elements_bfloat16"
+    assert (device.names[0] == "srupp_forward_elements_bfloat16") == (which in "ux")
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 8), (5, 0, 8), (5, 2, 0), (0, 0, 0)], ids=str)

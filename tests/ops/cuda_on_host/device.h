@@ -31,6 +31,11 @@ struct Thread {
   bool done = false;
 };
 
+struct Range {
+  const char* begin;
+  long long bytes;
+};
+
 struct Block {
   long long index = 0;
   int threads = 0, current = 0;
@@ -38,7 +43,8 @@ struct Block {
   std::vector<char> shared;
   ucontext_t scheduler;
   std::function<void()> kernel;
-  long long wrong = 0;  // misaligned copies, and threads that ended with copies on their way
+  std::vector<Range> readable;  // if not empty: where copies may come from
+  long long wrong = 0;          // copies that are misaligned, or read elsewhere
 };
 
 inline Block block;
@@ -97,6 +103,12 @@ inline void copy_ahead(char* to, const void* from) {
   auto& block = host_device::block;
   block.wrong += reinterpret_cast<std::uintptr_t>(to) % kBytes != 0;
   block.wrong += reinterpret_cast<std::uintptr_t>(from) % kBytes != 0;
+  bool inside = block.readable.empty();
+  for (const auto& range : block.readable) {
+    const long long offset = static_cast<const char*>(from) - range.begin;
+    inside = inside || (0 <= offset && offset + kBytes <= range.bytes);
+  }
+  block.wrong += !inside;
   if (kBytes < 4) {
     std::memcpy(to, from, kBytes);
   } else {

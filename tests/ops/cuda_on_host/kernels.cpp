@@ -22,6 +22,16 @@ SRUPP_KERNELS(double, float64)
 SRUPP_KERNELS(srupp::Half, float16)
 SRUPP_KERNELS(srupp::BFloat16, bfloat16)
 
+// Copies may come from here too; a size of 0 forgets all places.
+extern "C" void allow(const char* begin, long long bytes) {
+  auto& readable = host_device::block.readable;
+  if (bytes == 0) {
+    readable.clear();
+  } else {
+    readable.push_back({begin, bytes});
+  }
+}
+
 // How many things went wrong that a GPU would not forgive; -1: there is no kernel of this name.
 extern "C" long long launch(const char* wanted, long long blocks, int threads, const void* arguments) {
   SRUPP_TYPE(float, float32)
