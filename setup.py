@@ -5,6 +5,7 @@ The CUDA kernels are built where nvcc is found (CUDA_HOME or PATH), whether ther
     FAIRSEQ_SRUPP_CUDA=0            leaves them out; =1 makes it an error if they cannot be built
     TORCH_CUDA_ARCH_LIST="9.0"      for which GPUs, as for torch's own extensions; all that matter by default
     FAIRSEQ_SRUPP_NO_EXTENSION=1    builds nothing: the recurrence then runs on its PyTorch reference
+    FAIRSEQ_SRUPP_SANITIZE=1        builds the CPU kernels with AddressSanitizer and UndefinedBehaviorSanitizer
 """
 
 import os
@@ -22,6 +23,8 @@ DEFINES = [
 ]
 # What is given up here, errno and floating-point traps, nobody sees; NaN and infinities keep their meaning.
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+if os.environ.get("FAIRSEQ_SRUPP_SANITIZE") == "1":
+    FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"]
 CPU_SOURCES = ["csrc/cpu/module.cpp", "csrc/cpu/kernels.cpp", "csrc/cpu/recurrence.cpp"]
 CUDA_SOURCES = ["csrc/cuda/module.cpp", "csrc/cuda/recurrence.cpp"]  # and kernels.cu
 ARCHITECTURES = ("80", "90", "100", "120")
@@ -102,7 +105,8 @@ def extensions() -> dict:
     def extension(name: str, sources: "list[str]", **kwargs) -> Extension:
         return CppExtension(name, sources, extra_compile_args={"cxx": FLAGS}, py_limited_api=True, **kwargs)
 
-    modules = [extension("fairseq_srupp._C", CPU_SOURCES, define_macros=DEFINES)]
+    link = [flag for flag in FLAGS if flag.startswith("-fsanitize")]
+    modules = [extension("fairseq_srupp._C", CPU_SOURCES, define_macros=DEFINES, extra_link_args=link)]
     if wish == "1" and nvcc is None:
         raise SystemExit("fairseq_srupp: FAIRSEQ_SRUPP_CUDA=1, but there is no nvcc in CUDA_HOME or PATH")
     if wish != "0" and nvcc is not None:

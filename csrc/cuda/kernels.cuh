@@ -46,16 +46,18 @@ class RowsAhead {
 
   SRUPP_DEVICE RowsAhead(char* ring, long long length) : ring_(ring), length_(length) {}
 
-  // Row `index` begins at `start` and moves by `stride` elements a step; it exists in the first `length - less` steps.
-  SRUPP_DEVICE void set_row(int index, const T* start, long long stride, const Place& place, int less = 0) {
+  // Row `index` begins at tensor[start] and moves by `stride` elements a step; it exists in the first `length - less`
+  // steps.
+  SRUPP_DEVICE void set_row(
+      int index, const void* tensor, long long start, long long stride, const Place& place, int less = 0) {
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const int slot = lane_index() % kLanesPerStep + pass * kWarp;
       if (slot / kPiecesPerRow != index || slot >= kSlots) continue;
-      const int element = slot % kPiecesPerRow * kElements;
-      from_[pass] = start + element + lane_index() / kLanesPerStep * stride;
+      const int element = slot % kPiecesPerRow * kElements, ahead = lane_index() / kLanesPerStep;
+      end_[pass] = element < place.width && ahead < kStepsPerPass ? length_ - less : 0;
+      from_[pass] = static_cast<const T*>(tensor) + (end_[pass] > ahead ? start + element + ahead * stride : 0);
       stride_[pass] = stride;
-      end_[pass] = element < place.width && lane_index() / kLanesPerStep < kStepsPerPass ? length_ - less : 0;
     }
   }
 
@@ -102,8 +104,10 @@ class RowsAhead {
 
 // Calls each(step, in stage `stage` of the ring at `position`, padded) for all steps in order, a stage or more behind
 // what is being read.
-template <class T, class Rows, class Each>
-SRUPP_DEVICE void walk(Rows& rows, const bool* padding, long long padding_stride, long long length, const Each& each) {
+template <class Rows, class Each>
+SRUPP_DEVICE void walk(
+    Rows& rows, const bool* padding, long long padding_start, long long padding_stride, long long length,
+    const Each& each) {
   constexpr int kSteps = Rows::kSteps;
   // Padding is one byte a step, too small for the ring: a stage's bytes are loaded while the one before is computed.
   const auto padded_in = [&](long long first) {
@@ -111,7 +115,7 @@ SRUPP_DEVICE void walk(Rows& rows, const bool* padding, long long padding_stride
     if (padding) {
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
-        if (first + step < length) bits |= unsigned(padding[(first + step) * padding_stride]) << step;
+        if (first + step < length) bits |= unsigned(padding[padding_start + (first + step) * padding_stride]) << step;
       }
     }
     return bits;
@@ -162,18 +166,21 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
   const long long t = place.backwards ? in.length - 1 : 0, sign = place.backwards ? -1 : 1;
   const long long step = in.batch * in.channels, state = place.row * in.channels + place.channel;
 
+  const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
+
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
-  const T* u = static_cast<const T*>(in.u) + 3 * (t * step + place.row * in.channels) + place.first;
-  for (int gate = 0; gate < 3; ++gate) rows.set_row(gate, u + gate * in.channels, sign * 3 * step, place);
-  const T* x = static_cast<const T*>(in.x) + t * step + place.row * in.channels + place.first;
-  rows.set_row(3, x, sign * step, place);
+  const long long begin_u = begin + 2 * (t * step + place.row * in.channels);
+  for (int gate = 0; gate < 3; ++gate) {
+    rows.set_row(gate, in.u, begin_u + gate * in.channels, sign * 3 * step, place);
+  }
+  rows.set_row(3, in.x, begin, sign * step, place);
 
   const Parameters<S> p = parameters<S>(in, place);
   S c = at_or_zero<S>(in.c0, state, place.inside);
-  T* h_at = static_cast<T*>(a.h) + t * step + state;
-  T* c_at = a.c ? static_cast<T*>(a.c) + t * step + state : nullptr;
-  const bool* padding = in.padding ? in.padding + t * in.batch + place.row : nullptr;
-  walk<T>(rows, padding, sign * in.batch, in.length, [&](long long, int stage, int at, bool padded) {
+  T *h = static_cast<T*>(a.h), *c_saved = static_cast<T*>(a.c);
+  long long out_at = t * step + state;
+  const long long padding_start = t * in.batch + place.row;
+  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](long long, int stage, int at, bool padded) {
     const Inputs<S> inputs{
         load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
         load(rows.element(stage, at, 3))};
@@ -181,11 +188,10 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
     if (padded) out = {c, S(0)};
     c = out.c;
     if (place.inside) {
-      store(out.h, *h_at);
-      if (c_at) store(c, *c_at);
+      store(out.h, h[out_at]);
+      if (c_saved) store(c, c_saved[out_at]);
     }
-    h_at += sign * step;
-    if (c_at) c_at += sign * step;
+    out_at += sign * step;
   });
   if (place.inside) static_cast<S*>(a.c_last)[state] = c;
 }
@@ -202,21 +208,23 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
   const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
 
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
-  const T* u = static_cast<const T*>(in.u) + 3 * (t * step + place.row * in.channels) + place.first;
-  for (int gate = 0; gate < 3; ++gate) rows.set_row(gate, u + gate * in.channels, sign * 3 * step, place);
-  rows.set_row(3, static_cast<const T*>(in.x) + begin, sign * step, place);
+  const long long begin_u = begin + 2 * (t * step + place.row * in.channels);
+  for (int gate = 0; gate < 3; ++gate) {
+    rows.set_row(gate, in.u, begin_u + gate * in.channels, sign * 3 * step, place);
+  }
+  rows.set_row(3, in.x, begin, sign * step, place);
   // the state before each step is what the forward saved one step earlier; before the first it is c0
-  rows.set_row(4, static_cast<const T*>(a.c) + begin + sign * step, sign * step, place, 1);
-  if (a.grad_h) rows.set_row(5, static_cast<const T*>(a.grad_h) + begin, sign * step, place);
+  rows.set_row(4, a.c, begin + sign * step, sign * step, place, 1);
+  if (a.grad_h) rows.set_row(5, a.grad_h, begin, sign * step, place);
 
   const Parameters<S> p = parameters<S>(in, place);
   const S c0 = at_or_zero<S>(in.c0, state, place.inside);
   S grad_c = at_or_zero<S>(a.grad_c_last, state, place.inside);
   S v_f = 0, v_r = 0, b_f = 0, b_r = 0;
-  T* grad_x = static_cast<T*>(a.grad_x) + t * step + state;
-  T* grad_u = static_cast<T*>(a.grad_u) + 3 * (t * step + place.row * in.channels) + place.channel;
-  const bool* padding = in.padding ? in.padding + t * in.batch + place.row : nullptr;
-  walk<T>(rows, padding, sign * in.batch, in.length, [&](long long index, int stage, int at, bool padded) {
+  T *grad_x = static_cast<T*>(a.grad_x), *grad_u = static_cast<T*>(a.grad_u);
+  long long x_at = begin + lane_index(), u_at = begin_u + lane_index();
+  const long long padding_start = t * in.batch + place.row;
+  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](long long index, int stage, int at, bool padded) {
     const Inputs<S> inputs{
         load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
         load(rows.element(stage, at, 3))};
@@ -230,13 +238,13 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
     b_r += grad.reset;
     grad_c = grad.c_before;
     if (place.inside) {
-      store(grad.candidate, grad_u[0]);
-      store(grad.forget, grad_u[in.channels]);
-      store(grad.reset, grad_u[2 * in.channels]);
-      store(grad.x, *grad_x);
+      store(grad.candidate, grad_u[u_at]);
+      store(grad.forget, grad_u[u_at + in.channels]);
+      store(grad.reset, grad_u[u_at + 2 * in.channels]);
+      store(grad.x, grad_x[x_at]);
     }
-    grad_u += sign * 3 * step;
-    grad_x += sign * step;
+    u_at += sign * 3 * step;
+    x_at += sign * step;
   });
   if (place.inside) {
     S* parts = static_cast<S*>(a.parts) + place.row * 4 * in.channels + place.channel;

@@ -31,7 +31,8 @@ def device(tmp_path_factory):
     if not compiler:
         pytest.skip("no C++ compiler")
     library = tmp_path_factory.mktemp("host") / "kernels.so"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f"-I{ROOT / 'csrc'}", f"-I{HOST}"]
+    flags = os.environ.get("SRUPP_HOST_FLAGS", "").split()  # sanitizers
+    flags += ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f"-I{ROOT / 'csrc'}", f"-I{HOST}"]
     subprocess.run([compiler, *flags, str(HOST / "kernels.cpp"), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
     start, allow = loaded.launch, loaded.allow
