@@ -18,6 +18,7 @@ done
 # All of it is made beside its place first: DESTDIR never holds half of a result.
 new=$dest/unfinished
 rm -rf "$new"
+trap 'rm -rf "$new"; rmdir "$dest" 2> /dev/null || true' EXIT
 mkdir -p "$new/bpe"
 model=$new/bpe/spm.model
 echo "learning $vocab joint BPE pieces"
@@ -33,5 +34,4 @@ fairseq-preprocess --source-lang "$src" --target-lang "$tgt" --joined-dictionary
   > "$dest/preprocess.log" 2>&1 || { tail -n 5 "$dest/preprocess.log" >&2; exit 1; }
 rm -rf "$dest/bpe"
 mv -f "$new"/* "$dest"
-rmdir "$new"
 echo "data in $dest"

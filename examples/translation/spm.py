@@ -27,10 +27,13 @@ def encode(model: str, source: str, target: str) -> None:
 
 def main() -> None:
     command, model, *rest = sys.argv[1:]
-    if command == "train":
-        train(model, int(rest[0]), rest[1:])
-    else:
-        encode(model, *rest)
+    try:
+        if command == "train":
+            train(model, int(rest[0]), rest[1:])
+        else:
+            encode(model, *rest)
+    except (RuntimeError, OSError, ValueError) as error:  # too many pieces for the text, unreadable text or model
+        sys.exit(f"spm.py: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

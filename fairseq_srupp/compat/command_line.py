@@ -4,13 +4,16 @@
   `parse_args_and_arch` sets `tpu`, and training dies without torch_xla. bfloat16 has since come to GPUs
   and CPUs, where fairseq's own code for it works. TPUs are used when `--tpu` is given. May go when
   `--bf16` no longer implies `--tpu` in fairseq.
-- `fairseq-validate` without `--task` dies with `KeyError: None`, in all versions.
+- `fairseq-validate` without `--task` dies with `KeyError: None`, in all versions, and the commands that read a model
+  die in as many ways without `--path`.
 """
 
 import sys
 
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
+
+_NEEDED = {"task": "the task that the model was trained with", "path": "the checkpoint of the model"}
 
 
 def apply() -> None:
@@ -19,12 +22,16 @@ def apply() -> None:
     @wrap(options, "parse_args_and_arch")
     def parse_args_and_arch(original, parser, input_args=None, parse_known=False, **kwargs):
         given = sys.argv[1:] if input_args is None else list(input_args)
-        without_default = [a for a in parser._actions if a.dest == "task" and a.default is None]
-        if without_default and not any(word == "--task" or word.startswith("--task=") for word in given):
-            if not {"-h", "--help"}.intersection(given):
-                raise UserError("the option --task is missing: give the task that the model was trained with")
+        named = {word.split("=")[0] for word in given}
+        for action in parser._actions:
+            if action.dest not in _NEEDED or action.default is not None:
+                continue
+            if not named.intersection(["-h", "--help", *action.option_strings]):
+                raise UserError(f"the option --{action.dest} is missing: give {_NEEDED[action.dest]}")
         parsed = original(parser, input_args=input_args, parse_known=parse_known, **kwargs)
         args = parsed[0] if parse_known else parsed
         if getattr(args, "bf16", False) and "--tpu" not in given:
             args.tpu = False
+        if getattr(args, "arch", None) == "srupp_lm" and not hasattr(args, "tokens_per_sample"):
+            raise UserError(f"--arch srupp_lm needs --task streaming_language_modeling, not {args.task}")
         return parsed

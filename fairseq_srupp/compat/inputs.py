@@ -15,7 +15,8 @@ from fairseq_srupp.compat.patch import wrap
 # Assertions and plain exceptions of fairseq that speak to the user.
 _MEANT_FOR_USERS = re.compile(
     r"Must specify batch size|Could not infer language pair|Dataset not found|Please specify criterion"
-    r"|Incorrect encoding detected|Incorrect dictionary format|exceeds max_positions"
+    r"|Unsupported optimizer|optimizer is required|Incorrect encoding detected|Incorrect dictionary format"
+    r"|exceeds max_positions"
 )
 
 

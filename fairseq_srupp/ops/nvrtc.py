@@ -110,7 +110,8 @@ def _compile(program: str, options: list[str], target: str) -> bytes:
     try:
         arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         if _nvrtc().nvrtcCompileProgram(handle, len(options), arguments):
-            raise NvrtcError(f"fairseq_srupp: NVRTC does not compile the kernels:\n{_get(handle, 'ProgramLog').decode()}")
+            log = _get(handle, "ProgramLog").rstrip(b"\0").decode()
+            raise NvrtcError(f"fairseq_srupp: NVRTC does not compile the kernels:\n{log}")
         return _get(handle, "CUBIN" if target.startswith("sm_") else "PTX")
     finally:
         _nvrtc_call("nvrtcDestroyProgram", ctypes.byref(handle))

@@ -10,7 +10,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import OPTIMIZER_REGISTRY, FairseqOptimizer, register_optimizer
 from omegaconf import II
 
-from ..compat.errors import UserError
+from ..compat.errors import UserError, user_errors
 
 
 @dataclass
@@ -30,12 +30,13 @@ class FairseqRAdam(FairseqOptimizer):
     algorithm 2 has rho_t > 4); the ones before are plain momentum steps.
 
     Raises:
-        UserError: betas that are not two numbers in [0, 1).
+        UserError: betas that are not two numbers in [0, 1), or another option out of range.
     """
 
     def __init__(self, cfg: FairseqRAdamConfig, params: Iterable[torch.nn.Parameter]):
         super().__init__(cfg)
-        self._optimizer = torch.optim.RAdam(params, decoupled_weight_decay=True, **self.optimizer_config)
+        with user_errors(ValueError):  # options out of range
+            self._optimizer = torch.optim.RAdam(params, decoupled_weight_decay=True, **self.optimizer_config)
 
     @property
     def optimizer_config(self) -> Dict[str, Any]:

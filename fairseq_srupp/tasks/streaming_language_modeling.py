@@ -180,6 +180,8 @@ class StreamingLanguageModelingTask(FairseqTask):
         self, dataset: StreamingDataset, training: bool, rows: Optional[int], ranks: int, rank: int
     ) -> StreamingDataset:
         pairs, tokens_per_sample = len(dataset.stream) - 1, self.cfg.tokens_per_sample
+        if rows is not None and rows < 1:
+            raise UserError(f"--batch-size (or --batch-size-valid) must be at least 1, not {rows}")
         if training:
             if rows is None:
                 raise UserError("--task streaming_language_modeling needs --batch-size, the number of rows per process")

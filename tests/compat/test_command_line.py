@@ -52,3 +52,18 @@ def test_training_in_bf16_on_the_cpu(option, text, tmp_path, fairseq_cli, monkey
 def test_validation_without_a_task(text, trained, fairseq_cli):
     with pytest.raises(UserError, match="--task"):
         fairseq_cli("validate", text.data, "--cpu --batch-size 8 --path", trained / "checkpoint_last.pt")
+
+
+@pytest.mark.parametrize("command", ["eval-lm", "validate --task language_modeling", "generate", "interactive"])
+def test_a_model_is_needed(command, text, fairseq_cli):
+    with pytest.raises(UserError, match="the option --path is missing"):
+        fairseq_cli(*command.split(" ", 1)[:1], text.data, "--cpu", *command.split(" ")[1:])
+
+
+def test_training_without_an_optimizer_or_with_the_wrong_task(text, fairseq_cli):
+    words = text.train.replace("--optimizer adam", "")
+    assert words != text.train
+    with pytest.raises(UserError, match="optimizer is required"):
+        fairseq_cli("train", words, "--no-save --max-update 1")
+    with pytest.raises(UserError, match="srupp_lm needs --task streaming_language_modeling, not translation"):
+        fairseq_cli("train", text.data, "--arch srupp_lm --optimizer radam --cpu --no-save")

@@ -160,3 +160,9 @@ def test_importing_the_file_once_more_is_harmless():
     module.__package__ = radam.__package__
     spec.loader.exec_module(module)
     assert OPTIMIZER_REGISTRY["radam"] is registered
+
+
+@pytest.mark.parametrize("option", [{"eps": -1.0}, {"weight_decay": -1.0}, {"lr": -1.0}], ids=str)
+def test_options_out_of_range_are_one_line(option):
+    with pytest.raises(SystemExit, match="Invalid"):
+        build([torch.nn.Parameter(torch.ones(2))], **option)
