@@ -44,7 +44,7 @@ def _backends() -> Iterator[Tuple[str, str]]:
     from fairseq_srupp import ops
 
     for name, (available, reason) in ops.backends().items():
-        yield name, f"{'works' if available else 'not here'}{': ' + reason if reason else ''}"
+        yield name, f"{'here' if available else 'not here'}{': ' + reason if reason else ''}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ Programming errors keep their traceback. May go when fairseq's entry points do t
 import contextlib
 import re
 import struct
+import sys
 from typing import Iterator
 
 from fairseq_srupp.compat.errors import UserError
@@ -16,7 +17,7 @@ from fairseq_srupp.compat.patch import wrap
 _MEANT_FOR_USERS = re.compile(
     r"Must specify batch size|Could not infer language pair|Dataset not found|Please specify criterion"
     r"|Unsupported optimizer|optimizer is required|Incorrect encoding detected|Incorrect dictionary format"
-    r"|exceeds max_positions"
+    r"|exceeds max_positions|^Not found: |^file .* not found|The dataset is empty|--buffer-size"
 )
 
 
@@ -31,6 +32,10 @@ def known_mistakes() -> Iterator[None]:
         if not _MEANT_FOR_USERS.search(str(error)):
             raise
         raise UserError(str(error)) from error
+    except IndexError as error:
+        if "index out of range in self" not in str(error):
+            raise
+        raise UserError("the data have a token that their dict.txt does not: prepare them again") from error
     except Exception as error:
         if not _MEANT_FOR_USERS.search(str(error)):
             raise
@@ -39,21 +44,30 @@ def known_mistakes() -> Iterator[None]:
 
 def apply() -> None:
     from fairseq import tasks
-    from fairseq.data import data_utils
+    from fairseq.data import data_utils, indexed_dataset
     from fairseq.tasks.language_modeling import LanguageModelingTask
     from fairseq.tasks.translation import TranslationTask
 
-    # fairseq-hydra-train does not come past call_main, so what reads files is guarded too.
-    for owner, name in (
-        (tasks, "setup_task"),
-        (LanguageModelingTask, "load_dataset"),
-        (TranslationTask, "load_dataset"),
-    ):
+    def guarded(original, *args, **kwargs):
+        with known_mistakes():
+            return original(*args, **kwargs)
 
-        @wrap(owner, name)
-        def guarded(original, *args, **kwargs):
-            with known_mistakes():
-                return original(*args, **kwargs)
+    # fairseq-hydra-train does not come past call_main, so what reads files is guarded too.
+    wrap(tasks, "setup_task")(guarded)
+    wrap(LanguageModelingTask, "load_dataset")(guarded)
+    wrap(TranslationTask, "load_dataset")(guarded)
+    # Neither does fairseq-generate, which is already running.
+    for module in (sys.modules.get("fairseq_cli.generate"), sys.modules["__main__"]):
+        if getattr(getattr(module, "__spec__", None), "name", None) == "fairseq_cli.generate":
+            wrap(module, "main")(guarded)
+
+    # An index that could not be opened has nothing to close; fairseq would print a traceback of that.
+    for owner in (indexed_dataset.MMapIndexedDataset, indexed_dataset.MMapIndexedDataset.Index):
+
+        @wrap(owner, "__del__")
+        def delete(original, self):
+            with contextlib.suppress(AttributeError):
+                original(self)
 
     @wrap(data_utils, "load_indexed_dataset")
     def load_indexed_dataset(original, path, *args, **kwargs):

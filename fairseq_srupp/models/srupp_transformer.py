@@ -129,6 +129,8 @@ class SRUppTransformer(FairseqEncoderDecoderModel):
 
     @classmethod
     def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":
+        if cfg.no_attention or cfg.no_projection:
+            raise UserError("srupp_transformer cannot do without attention: the decoder sees the source through it alone")
         source, target = task.source_dictionary, task.target_dictionary
         if cfg.share_all_embeddings:
             if source != target:

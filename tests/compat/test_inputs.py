@@ -1,6 +1,9 @@
 """Missing files and forgotten options end in one line; faults of the program keep their traceback."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +47,40 @@ def test_no_batch_size(text, tmp_path, fairseq_cli):
         fairseq_cli("train", text.train.replace("--batch-size 8", ""), "--save-dir", tmp_path)
 
 
+def test_data_of_another_dictionary(text, tmp_path, fairseq_cli):
+    data = tmp_path / "data"
+    shutil.copytree(text.data, data)
+    (data / "dict.txt").write_text("a 1\n")
+    with pytest.raises(UserError, match="a token that their dict.txt does not"):
+        train_on(data, text, tmp_path, fairseq_cli)
+
+
+def test_files_that_cannot_be_opened_when_text_is_generated(tmp_path):
+    """In a process of its own: fairseq-generate is running when the repairs are made."""
+    root = Path(__file__).parents[2]
+    for lang in ("de", "en"):
+        (tmp_path / f"test.{lang}").write_text("a b\n")
+    words = f"--testpref {tmp_path}/test --trainpref {tmp_path}/test --destdir {tmp_path}/data"
+    fairseq = [sys.executable, "-m"]
+    languages = ["--source-lang", "de", "--target-lang", "en"]
+    subprocess.run([*fairseq, "fairseq_cli.preprocess", *languages, *words.split()], check=True, capture_output=True)
+    command = [*fairseq, "fairseq_cli.generate", str(tmp_path / "data"), "--user-dir", str(root / "fairseq_srupp")]
+    command += ["--cpu", "--path", str(tmp_path / "nowhere.pt"), "--results-path", str(tmp_path / "test.de")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("fairseq_srupp: ")
+
+
+@pytest.mark.parametrize("error", [OSError("file x.model not found"), OSError("Not found: x"), AssertionError("--batch-size cannot be larger than --buffer-size")])
+def test_what_fairseq_tells_its_users(error):
+    with pytest.raises(UserError, match=str(error)), known_mistakes():
+        raise error
+
+
 def test_other_errors_pass():
+    with pytest.raises(IndexError), known_mistakes():
+        [][0]
+
     with pytest.raises(AssertionError, match="a fault"), known_mistakes():
         assert False, "a fault"
     with pytest.raises(OSError, match="broken pipe"), known_mistakes():

@@ -64,6 +64,12 @@ def test_dropouts(build):
     assert rates(dropout=0.3, attention_dropout=0.1, embed_dropout=0.0) == [0.3, 0.3, 0.3, 0.1, 0.0]
 
 
+@pytest.mark.parametrize("option", ["no_attention", "no_projection"])
+def test_a_decoder_needs_attention(option):
+    with pytest.raises(SystemExit, match="sees the source through it alone"):
+        translation(**{option: True})
+
+
 def test_the_encoder():
     bidirectional, forward_only = translation(), translation(encoder_unidirectional=True)
     assert all(layer.bidirectional for layer in bidirectional.encoder.stack.layers)
