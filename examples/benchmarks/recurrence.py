@@ -30,6 +30,20 @@ from fairseq_srupp.ops import backends, sru_recurrence  # noqa: E402
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "fp64": 1e-12}  # of the largest value of a tensor
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+SHAPES = {
+    "cpu": [(256, 16, 1024), (256, 8, 3072), (2048, 1, 1024), (1, 64, 3072)],
+    # long and wide; the paper's enwik8 base (and wiki103), small, large, ratio 8, lm1b base and large; a step of decoding
+    "cuda": [
+        (1024, 16, 3072),
+        (1024, 4, 3072),
+        (512, 24, 1920),
+        (1024, 8, 4096),
+        (1024, 8, 6016),
+        (64, 128, 4096),
+        (64, 192, 7616),
+        (1, 64, 3072),
+    ],
+}
 # tensors of (L, B, D) that a perfect kernel moves
 FORWARD_READS, FORWARD_WRITES = 4, 2  # u (3), x; h, c
 BACKWARD_READS, BACKWARD_WRITES = 6, 4  # u (3), x, c, grad_h; grad_u (3), grad_x
@@ -94,15 +108,33 @@ def time_all(functions: dict[str, Callable[[], object]], rounds: int, device: st
     measured: dict[str, list[tuple]] = {name: [] for name in functions}
     for number in range(rounds + 3):
         for name, function in functions.items():
-            synchronize(device)
-            faults, start = page_faults(), time.perf_counter()
+            faults, clock = page_faults(), Clock(device)
             result = function()
-            synchronize(device)
-            stop = time.perf_counter()
+            seconds = clock.stop()
             if number >= 3:
-                measured[name].append((stop - start, page_faults() - faults))
+                measured[name].append((seconds, page_faults() - faults))
             del result
     return measured
+
+
+class Clock:
+    """Seconds from its making to `stop`: of the processor, or of the GPU between two events of its stream."""
+
+    def __init__(self, device: str):
+        self.events = None
+        synchronize(device)
+        if device != "cpu":
+            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            torch.cuda._sleep(500_000)  # the GPU is busy until all is queued, or it would wait for Python
+            self.events[0].record()
+        self.start = time.perf_counter()
+
+    def stop(self) -> float:
+        if self.events is None:
+            return time.perf_counter() - self.start
+        self.events[1].record()
+        self.events[1].synchronize()
+        return self.events[0].elapsed_time(self.events[1]) / 1e3
 
 
 def page_faults() -> int:
@@ -269,7 +301,7 @@ def main() -> int:
     about = environment(args.device) | {"keep_memory": args.keep_memory}
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     results = []
-    for shape in args.shape or [(256, 16, 1024), (256, 8, 3072), (2048, 1, 1024)]:
+    for shape in args.shape or SHAPES["cpu" if args.device == "cpu" else "cuda"]:
         for dtype in args.dtype:
             results.append(measure(shape, dtype, args.backend, args.rounds, args.device))
             show(results[-1])
