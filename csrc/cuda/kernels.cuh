@@ -55,22 +55,24 @@ class RowsAhead {
       const int slot = lane_index() % kLanesPerStep + pass * kWarp;
       if (slot / kPiecesPerRow != index || slot >= kSlots) continue;
       const int element = slot % kPiecesPerRow * kElements, ahead = lane_index() / kLanesPerStep;
-      end_[pass] = element < place.width && ahead < kStepsPerPass ? length_ - less : 0;
-      from_[pass] = static_cast<const T*>(tensor) + (end_[pass] > ahead ? start + element + ahead * stride : 0);
-      stride_[pass] = stride;
+      left_[pass] = element < place.width && ahead < kStepsPerPass ? length_ - less - ahead : 0;
+      from_[pass] = static_cast<const T*>(tensor) + (left_[pass] > 0 ? start + element + ahead * stride : 0);
+      stride_[pass] = kStepsPerPass * stride;
     }
   }
 
-  // Start copying the stage whose first step is `first`, into place `stage` of the ring.
-  SRUPP_DEVICE void fill(int stage, long long first) {
+  // Start copying the next stage, into place `stage` of the ring.
+  SRUPP_DEVICE void fill(int stage) {
 #pragma unroll
-    for (int step = 0; step < kSteps; step += kStepsPerPass) {
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int slot = lane_index() % kLanesPerStep + pass * kWarp, ahead = lane_index() / kLanesPerStep;
+      const int left = left_[pass] < kSteps ? int(left_[pass]) : kSteps;
+      left_[pass] -= kSteps;
 #pragma unroll
-      for (int pass = 0; pass < kPasses; ++pass) {
-        const int mine = step + lane_index() / kLanesPerStep;
-        const int slot = lane_index() % kLanesPerStep + pass * kWarp;
-        if (first + mine < end_[pass]) {
-          copy_ahead<kPiece>(at(stage, mine) + slot * kPiece, from_[pass] + (first + step) * stride_[pass]);
+      for (int step = 0; step < kSteps; step += kStepsPerPass) {
+        if (step < left) {
+          copy_ahead<kPiece>(at(stage, step + ahead) + slot * kPiece, from_[pass]);
+          from_[pass] += stride_[pass];
         }
       }
     }
@@ -99,11 +101,10 @@ class RowsAhead {
   long long length_;
   const T* from_[kPasses] = {};
   long long stride_[kPasses] = {};
-  long long end_[kPasses] = {};
+  long long left_[kPasses] = {};  // steps; below 0 when all are on their way
 };
 
-// Calls each(step, in stage `stage` of the ring at `position`, padded) for all steps in order, a stage or more behind
-// what is being read.
+// Calls each(stage, place in the stage, padded, last) for all steps in order, a stage or more behind what is being read.
 template <class Rows, class Each>
 SRUPP_DEVICE void walk(
     Rows& rows, const bool* padding, long long padding_start, long long padding_stride, long long length,
@@ -121,19 +122,22 @@ SRUPP_DEVICE void walk(
     return bits;
   };
 #pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) rows.fill(stage, stage * kSteps);
+  for (int stage = 0; stage < kStages - 1; ++stage) rows.fill(stage);
   unsigned next_padded = padded_in(0);
   int stage = 0;
   for (long long first = 0; first < length; first += kSteps) {
     wait_for_stage<kStages - 2>();
     sync_warp();  // now the copies of all lanes are here, and all lanes are done with the stage before
-    const int free = stage == 0 ? kStages - 1 : stage - 1;
-    rows.fill(free, first + (kStages - 1) * kSteps);
+    rows.fill(stage == 0 ? kStages - 1 : stage - 1);
     const unsigned padded = next_padded;
     next_padded = padded_in(first + kSteps);
+    if (first + kSteps < length) {
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      if (first + step < length) each(first + step, stage, step, (padded >> step & 1u) != 0);
+      for (int step = 0; step < kSteps; ++step) each(stage, step, (padded >> step & 1u) != 0, false);
+    } else {
+      const int left = int(length - first);
+#pragma unroll 1
+      for (int step = 0; step < left; ++step) each(stage, step, (padded >> step & 1u) != 0, step == left - 1);
     }
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
@@ -164,34 +168,38 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
   const CommonArguments& in = a.in;
   const Place place(in);
   const long long t = place.backwards ? in.length - 1 : 0, sign = place.backwards ? -1 : 1;
-  const long long step = in.batch * in.channels, state = place.row * in.channels + place.channel;
+  const long long step = in.batch * in.channels, stride = sign * step, state = place.row * in.channels + place.channel;
 
   const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
 
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
   const long long begin_u = begin + 2 * (t * step + place.row * in.channels);
   for (int gate = 0; gate < 3; ++gate) {
-    rows.set_row(gate, in.u, begin_u + gate * in.channels, sign * 3 * step, place);
+    rows.set_row(gate, in.u, begin_u + gate * in.channels, 3 * stride, place);
   }
-  rows.set_row(3, in.x, begin, sign * step, place);
+  rows.set_row(3, in.x, begin, stride, place);
 
   const Parameters<S> p = parameters<S>(in, place);
   S c = at_or_zero<S>(in.c0, state, place.inside);
-  T *h = static_cast<T*>(a.h), *c_saved = static_cast<T*>(a.c);
-  long long out_at = t * step + state;
+  const long long out = in.length > 0 ? t * step + state : 0;
+  T* h = static_cast<T*>(a.h) + out;
+  T* c_saved = a.c ? static_cast<T*>(a.c) + out : nullptr;
   const long long padding_start = t * in.batch + place.row;
-  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](long long, int stage, int at, bool padded) {
+  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](int stage, int at, bool padded, bool last) {
     const Inputs<S> inputs{
         load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
         load(rows.element(stage, at, 3))};
-    Outputs<S> out = forward_step(inputs, c, p);
-    if (padded) out = {c, S(0)};
-    c = out.c;
+    Outputs<S> now = forward_step(inputs, c, p);
+    if (padded) now = {c, S(0)};
+    c = now.c;
     if (place.inside) {
-      store(out.h, h[out_at]);
-      if (c_saved) store(c, c_saved[out_at]);
+      store(now.h, *h);
+      h += stride;
+      if (c_saved) {
+        store(c, *c_saved);
+        c_saved += stride;
+      }
     }
-    out_at += sign * step;
   });
   if (place.inside) static_cast<S*>(a.c_last)[state] = c;
 }
@@ -204,31 +212,31 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
   const Place place(in);
   // against the recurrence: from its last step to its first
   const long long t = place.backwards ? 0 : in.length - 1, sign = place.backwards ? 1 : -1;
-  const long long step = in.batch * in.channels, state = place.row * in.channels + place.channel;
+  const long long step = in.batch * in.channels, stride = sign * step, state = place.row * in.channels + place.channel;
   const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
 
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
   const long long begin_u = begin + 2 * (t * step + place.row * in.channels);
   for (int gate = 0; gate < 3; ++gate) {
-    rows.set_row(gate, in.u, begin_u + gate * in.channels, sign * 3 * step, place);
+    rows.set_row(gate, in.u, begin_u + gate * in.channels, 3 * stride, place);
   }
-  rows.set_row(3, in.x, begin, sign * step, place);
+  rows.set_row(3, in.x, begin, stride, place);
   // the state before each step is what the forward saved one step earlier; before the first it is c0
-  rows.set_row(4, a.c, begin + sign * step, sign * step, place, 1);
-  if (a.grad_h) rows.set_row(5, a.grad_h, begin, sign * step, place);
+  rows.set_row(4, a.c, begin + stride, stride, place, 1);
+  if (a.grad_h) rows.set_row(5, a.grad_h, begin, stride, place);
 
   const Parameters<S> p = parameters<S>(in, place);
   const S c0 = at_or_zero<S>(in.c0, state, place.inside);
   S grad_c = at_or_zero<S>(a.grad_c_last, state, place.inside);
   S v_f = 0, v_r = 0, b_f = 0, b_r = 0;
-  T *grad_x = static_cast<T*>(a.grad_x), *grad_u = static_cast<T*>(a.grad_u);
-  long long x_at = begin + lane_index(), u_at = begin_u + lane_index();
+  T* grad_x = static_cast<T*>(a.grad_x) + (in.length > 0 ? begin + lane_index() : 0);
+  T* grad_u = static_cast<T*>(a.grad_u) + (in.length > 0 ? begin_u + lane_index() : 0);
   const long long padding_start = t * in.batch + place.row;
-  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](long long index, int stage, int at, bool padded) {
+  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](int stage, int at, bool padded, bool last) {
     const Inputs<S> inputs{
         load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
         load(rows.element(stage, at, 3))};
-    const S c_before = index == in.length - 1 ? c0 : load(rows.element(stage, at, 4));
+    const S c_before = last ? c0 : load(rows.element(stage, at, 4));
     const S grad_h = a.grad_h ? load(rows.element(stage, at, 5)) : S(0);
     Gradients<S> grad = backward_step(inputs, c_before, p, grad_h, grad_c);
     if (padded) grad = {S(0), S(0), S(0), S(0), grad_c};
@@ -238,13 +246,13 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
     b_r += grad.reset;
     grad_c = grad.c_before;
     if (place.inside) {
-      store(grad.candidate, grad_u[u_at]);
-      store(grad.forget, grad_u[u_at + in.channels]);
-      store(grad.reset, grad_u[u_at + 2 * in.channels]);
-      store(grad.x, grad_x[x_at]);
+      store(grad.candidate, grad_u[0]);
+      store(grad.forget, grad_u[in.channels]);
+      store(grad.reset, grad_u[2 * in.channels]);
+      store(grad.x, *grad_x);
+      grad_u += 3 * stride;
+      grad_x += stride;
     }
-    u_at += sign * 3 * step;
-    x_at += sign * step;
   });
   if (place.inside) {
     S* parts = static_cast<S*>(a.parts) + place.row * 4 * in.channels + place.channel;
