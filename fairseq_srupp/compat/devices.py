@@ -10,7 +10,7 @@ import torch
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
 
-_NEED_A_GPU = ("fp16", "memory_efficient_fp16", "amp")
+_NEED_A_GPU = ("memory_efficient_fp16", "fp16", "amp")  # the first implies the second
 
 
 def on_cpu(cfg) -> bool:

@@ -2,7 +2,7 @@
 
 fairseq (0.12) imports the `models/` and `tasks/` of `--user-dir` only if no part of the package was
 imported before: `from fairseq_srupp.ops import ...` in the same process, or a spawned process, leaves
-`--arch srupp_lm` unknown. May go when fairseq imports them in every case.
+`--arch srupp_lm` unknown, and `SRUppLanguageModel.from_pretrained` would not find its task. May go when fairseq imports them in every case.
 """
 
 import os
@@ -23,7 +23,12 @@ def load_plugin() -> None:
 
 
 def apply() -> None:
-    from fairseq import utils
+    from fairseq import hub_utils, utils
+
+    @wrap(hub_utils, "from_pretrained")
+    def from_pretrained(original, *args, **kwargs):
+        load_plugin()
+        return original(*args, **kwargs)
 
     @wrap(utils, "import_user_module")
     def import_user_module(original, args):

@@ -38,7 +38,7 @@ def batch(seed=2):
     return source, torch.randint(4, 20, (3, 9), generator=generator)
 
 
-VARIANTS = [{}, {"attention_heads": 2, "encoder_unidirectional": True}, {"attention_every_n_layers": 2}, {"no_attention": True, "share_decoder_input_output_embed": True}]
+VARIANTS = [{}, {"attention_heads": 2, "encoder_unidirectional": True}, {"attention_every_n_layers": 2}, {"attention_layers": "1", "share_decoder_input_output_embed": True}]
 
 
 @pytest.mark.parametrize("options", VARIANTS)

@@ -286,6 +286,7 @@ def test_dropout_of_the_highway_is_one_mask_for_all_steps_and_absent_in_the_last
     x = torch.randn(6, 3, 64)
     untouched = (layer(x)[0] == x).all(0)
     assert 0.3 < untouched.float().mean() < 0.7
+    assert not torch.equal(untouched[0], untouched[1]), "each sequence has a mask of its own"
     assert (layer.eval()(x)[0] == x).all(0).sum() == 0
 
 

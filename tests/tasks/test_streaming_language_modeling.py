@@ -2,8 +2,12 @@
 
 import argparse
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -14,7 +18,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
 from fairseq_cli import eval_lm, interactive, train, validate
 
-import fairseq_srupp.models.srupp_lm  # noqa: F401
+from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
 from fairseq_srupp.data.byte_corpus import ByteRange, dictionary_lines, write_corpus
 from fairseq_srupp.tasks.streaming_language_modeling import (
     StreamingLanguageModelingConfig,
@@ -327,6 +331,32 @@ def test_prompts_are_continued_from_their_first_token(alphabet, beam):
     for hypothesis in found:
         assert hypothesis["positional_scores"][0] == 0
         assert len(hypothesis["positional_scores"]) == len(hypothesis["tokens"])
+
+
+def test_prompts_of_a_batch_do_not_mix(alphabet, awake):
+    task, _ = alphabet
+    torch.manual_seed(1)
+    config = SRUppLanguageModelConfig(hidden_size=12, attention_dim=8, layers=2, mem_len=8, dropout=0.0)
+    model = awake(SRUppLanguageModel.build_model(config, task))
+    prompts = ["c", "xyz", "mnopq"]
+    together = infer((task, model), prompts, beam=3, max_len_b=6)
+    for prompt, found in zip(prompts, together):
+        (alone,) = infer((task, model), [prompt], beam=3, max_len_b=6)
+        assert torch.equal(found["tokens"], alone["tokens"])
+        torch.testing.assert_close(found["positional_scores"], alone["positional_scores"], rtol=0, atol=1e-5)
+
+
+def test_from_pretrained_in_a_new_process(corpus, trained):
+    program = f"""
+from fairseq_srupp.models.srupp_lm import SRUppLanguageModel
+model = SRUppLanguageModel.from_pretrained({str(trained)!r}, "checkpoint_last.pt", {corpus!r}, bpe="raw_bytes")
+print("[" + model.sample(["the sea"], beam=2, max_len_b=12)[0] + "]")
+"""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("[the sea")
 
 
 def test_an_empty_prompt_is_an_end_of_sentence_or_the_newline_of_byte_text(alphabet, tmp_path):
