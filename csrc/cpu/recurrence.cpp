@@ -53,11 +53,18 @@ std::tuple<Tensor, Tensor, Tensor> forward(
 // sums (2, D) each: over the sequences of parts (B, 4, D), in their order.
 template <class S>
 void add_up(const Call& call, const S* parts, S* grad_weight_c, S* grad_bias) {
-  torch::stable::parallel_for(0, 4 * call.channels, 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      S sum = 0;
-      for (int64_t row = 0; row < call.batch; ++row) sum += parts[row * 4 * call.channels + i];
-      (i < 2 * call.channels ? grad_weight_c[i] : grad_bias[i - 2 * call.channels]) = sum;
+  constexpr int64_t kBlock = 256;  // a row of all sequences would leave the cache before the next one comes
+  const int64_t size = 4 * call.channels;
+  torch::stable::parallel_for(0, size, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += kBlock) {
+      const int64_t count = std::min(kBlock, end - at);
+      S sums[kBlock] = {};
+      for (int64_t row = 0; row < call.batch; ++row) {
+        for (int64_t i = 0; i < count; ++i) sums[i] += parts[row * size + at + i];
+      }
+      for (int64_t i = at; i < at + count; ++i) {
+        (i < size / 2 ? grad_weight_c[i] : grad_bias[i - size / 2]) = sums[i - at];
+      }
     }
   });
 }
