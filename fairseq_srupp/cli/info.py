@@ -1,6 +1,8 @@
 """Print versions, devices, and which backends of the recurrence op work here, or why not and what to do."""
 
 import argparse
+import contextlib
+import importlib
 import importlib.metadata
 import platform
 from typing import Iterator, Tuple
@@ -12,6 +14,9 @@ _PACKAGES = (("torch",), ("numpy",), ("fairseq-fixed", "fairseq"))
 
 
 def _version(names: Tuple[str, ...]) -> str:
+    with contextlib.suppress(ImportError, AttributeError):
+        if names == ("torch",):  # says which build it is, which its package's version may not
+            return importlib.import_module("torch").__version__
     for name in names:
         try:
             return f"{importlib.metadata.version(name)}{'' if name == names[-1] else f' ({name})'}"

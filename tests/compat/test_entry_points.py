@@ -10,6 +10,8 @@ from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 # Not the plugin's parent folder: a plain clone is known by --user-dir alone.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# Where torch warns (from 2.15 on) of what fairseq does while it is imported, before any plugin.
+ENVIRONMENT["PYTHONWARNINGS"] = "ignore:`torch.jit:FutureWarning"
 
 
 def run(tmp_path, *words):
