@@ -29,36 +29,35 @@ class Backend(NamedTuple):
     missing: str | None = None
 
 
-def _find_cpu() -> Backend:
-    about, missing = "C++ kernels", None
+def _load(module: str, needs: str = "") -> tuple[object, str | None]:
+    """A compiled module of the package, or why it is missing and what to do; `needs` is what building it takes."""
     try:
-        about += f", instruction set {importlib.import_module('fairseq_srupp._C').instruction_set}"
+        return importlib.import_module(f"fairseq_srupp.{module}"), None
     except ModuleNotFoundError:
-        missing = f"fairseq_srupp._C is not built: {HOW_TO_BUILD}"
+        return None, f"fairseq_srupp.{module} is not built: {needs}{HOW_TO_BUILD}"
     except ImportError as error:
-        missing = f"fairseq_srupp._C does not load ({error}): {HOW_TO_BUILD} again"
-    return Backend("cpu", about, missing)
+        return None, f"fairseq_srupp.{module} does not load ({error}): {HOW_TO_BUILD} again"
+
+
+def _find_cpu() -> Backend:
+    module, missing = _load("_C")
+    instruction_set = "" if missing else f", instruction set {module.instruction_set}"
+    return Backend("cpu", f"C++ kernels{instruction_set}", missing)
 
 
 def _find_cuda() -> Backend:
-    about, missing = "CUDA kernels built by nvcc", None
-    if torch.version.cuda is None:
-        missing = f"torch {torch.__version__} is a build without CUDA: install one with it"
-    else:
-        try:
-            importlib.import_module("fairseq_srupp._C_cuda")
-        except ModuleNotFoundError:
-            missing = f"fairseq_srupp._C_cuda is not built: with nvcc in PATH or CUDA_HOME, {HOW_TO_BUILD}"
-        except ImportError as error:
-            missing = f"fairseq_srupp._C_cuda does not load ({error}): {HOW_TO_BUILD} again"
-    return Backend("cuda", about, missing)
+    missing = _without_cuda() or _load("_C_cuda", "with nvcc in PATH or CUDA_HOME, ")[1]
+    return Backend("cuda", "CUDA kernels built by nvcc", missing)
 
 
 def _find_nvrtc() -> Backend:
-    about, missing = "CUDA kernels compiled by NVRTC at first use", None
+    return Backend("cuda", "CUDA kernels compiled by NVRTC at first use", _without_cuda())
+
+
+def _without_cuda() -> str | None:
     if torch.version.cuda is None:
-        missing = f"torch {torch.__version__} is a build without CUDA: install one with it"
-    return Backend("cuda", about, missing)
+        return f"torch {torch.__version__} is a build without CUDA: install one with it"
+    return None
 
 
 _BACKENDS = {  # in order of preference

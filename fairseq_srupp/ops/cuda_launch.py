@@ -49,8 +49,7 @@ def forward(
     save_c: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator `*_forward` of recurrence.py: contiguous tensors to (h, c_last, c)."""
-    inputs = [u, x, weight_c, bias, c0, dropout_mask, padding_mask]
-    inputs = [None if tensor is None else tensor.contiguous() for tensor in inputs]
+    inputs = _contiguous(u, x, weight_c, bias, c0, dropout_mask, padding_mask)
     h, c = torch.empty_like(inputs[1]), torch.empty_like(inputs[1]) if save_c else x.new_empty(0)
     c_last = weight_c.new_empty(x.shape[1:])
     arguments = ForwardArguments(
@@ -79,9 +78,8 @@ def backward(
     bidirectional: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator `*_backward` of recurrence.py: to (grad_u, grad_x, grad_weight_c, grad_bias, grad_c0)."""
-    inputs = [u, x, weight_c, bias, c0, dropout_mask, padding_mask]
-    inputs = [None if tensor is None else tensor.contiguous() for tensor in inputs]
-    saved = [None if tensor is None else tensor.contiguous() for tensor in (c, grad_h, grad_c_last)]
+    inputs = _contiguous(u, x, weight_c, bias, c0, dropout_mask, padding_mask)
+    saved = _contiguous(c, grad_h, grad_c_last)
     _, batch, channels = x.shape
     grad_u, grad_x = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
     grad_weight_c, grad_bias = torch.empty_like(inputs[2]), torch.empty_like(inputs[3])
@@ -93,6 +91,10 @@ def backward(
     sums = SumArguments(parts.data_ptr(), grad_weight_c.data_ptr(), grad_bias.data_ptr(), batch, channels)
     _launch(launch, f"sum_{_type(x)}", -(-4 * channels // _THREADS), _THREADS, sums)
     return grad_u, grad_x, grad_weight_c, grad_bias, grad_c0
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def _launch(launch: Launch, name: str, blocks: int, threads: int, arguments: ctypes.Structure) -> None:

@@ -83,6 +83,15 @@ def test_kernels_that_do_not_load(monkeypatch):
     assert "`make setup`" in found.missing
 
 
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_cuda_that_is_not_there(monkeypatch, cuda):
+    """A torch without CUDA, or kernels that were not built for one with it."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setitem(sys.modules, "fairseq_srupp._C_cuda", None)
+    assert ("with nvcc in PATH" if cuda else "is a build without CUDA") in discovery._find_cuda().missing
+    assert (discovery._find_nvrtc().missing is None) == bool(cuda)
+
+
 def test_other_devices_go_to_the_reference_and_say_so(monkeypatch):
     assert discovery.choose_backend("xpu", None) == discovery.FALLBACK
     with pytest.warns(UserWarning, match="no compiled kernels for xpu tensors yet"):
