@@ -161,31 +161,52 @@ SRUPP_DEVICE S at_or_zero(const void* state, long long index, bool inside) {
   return state && inside ? static_cast<const S*>(state)[index] : S(0);
 }
 
+// How a warp walks through the steps, in elements: with the recurrence, or against it (backward).
+struct Course {
+  long long state;              // of this lane, in (B, D)
+  long long begin, stride;      // of the warp's first channel, in (L, B, D)
+  long long begin_u, stride_u;  // in (L, B, 3, D)
+  long long begin_padding, stride_padding;  // in (L, B)
+
+  SRUPP_DEVICE Course(const CommonArguments& in, const Place& place, bool against) {
+    const bool descending = place.backwards != against;
+    const long long t = descending ? in.length - 1 : 0, sign = descending ? -1 : 1;
+    const long long step = in.batch * in.channels, row = t * step + place.row * in.channels;
+    state = place.row * in.channels + place.channel;
+    begin = row + place.first;
+    begin_u = 3 * row + place.first;
+    stride = sign * step;
+    stride_u = 3 * stride;
+    begin_padding = t * in.batch + place.row;
+    stride_padding = sign * in.batch;
+  }
+
+  // u and x as the rows 0 to 3.
+  template <class Rows>
+  SRUPP_DEVICE void set_inputs(Rows& rows, const CommonArguments& in, const Place& place) const {
+    for (int gate = 0; gate < 3; ++gate) {
+      rows.set_row(gate, in.u, begin_u + gate * in.channels, stride_u, place);
+    }
+    rows.set_row(3, in.x, begin, stride, place);
+  }
+};
+
 template <class T, int kPiece>
 SRUPP_DEVICE void forward(const ForwardArguments& a) {
   using S = State<T>;
   using Rows = RowsAhead<T, 4, kPiece>;
   const CommonArguments& in = a.in;
   const Place place(in);
-  const long long t = place.backwards ? in.length - 1 : 0, sign = place.backwards ? -1 : 1;
-  const long long step = in.batch * in.channels, stride = sign * step, state = place.row * in.channels + place.channel;
-
-  const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
-
+  const Course way(in, place, false);
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
-  const long long begin_u = begin + 2 * (t * step + place.row * in.channels);
-  for (int gate = 0; gate < 3; ++gate) {
-    rows.set_row(gate, in.u, begin_u + gate * in.channels, 3 * stride, place);
-  }
-  rows.set_row(3, in.x, begin, stride, place);
+  way.set_inputs(rows, in, place);
 
   const Parameters<S> p = parameters<S>(in, place);
-  S c = at_or_zero<S>(in.c0, state, place.inside);
-  const long long out = in.length > 0 ? t * step + state : 0;
+  S c = at_or_zero<S>(in.c0, way.state, place.inside);
+  const long long out = in.length > 0 ? way.begin + lane_index() : 0;
   T* h = static_cast<T*>(a.h) + out;
   T* c_saved = a.c ? static_cast<T*>(a.c) + out : nullptr;
-  const long long padding_start = t * in.batch + place.row;
-  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](int stage, int at, bool padded, bool last) {
+  walk(rows, in.padding, way.begin_padding, way.stride_padding, in.length, [&](int stage, int at, bool padded, bool last) {
     const Inputs<S> inputs{
         load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
         load(rows.element(stage, at, 3))};
@@ -194,14 +215,14 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
     c = now.c;
     if (place.inside) {
       store(now.h, *h);
-      h += stride;
+      h += way.stride;
       if (c_saved) {
         store(c, *c_saved);
-        c_saved += stride;
+        c_saved += way.stride;
       }
     }
   });
-  if (place.inside) static_cast<S*>(a.c_last)[state] = c;
+  if (place.inside) static_cast<S*>(a.c_last)[way.state] = c;
 }
 
 template <class T, int kPiece>
@@ -210,29 +231,20 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
   using Rows = RowsAhead<T, 6, kPiece>;
   const CommonArguments& in = a.in;
   const Place place(in);
-  // against the recurrence: from its last step to its first
-  const long long t = place.backwards ? 0 : in.length - 1, sign = place.backwards ? 1 : -1;
-  const long long step = in.batch * in.channels, stride = sign * step, state = place.row * in.channels + place.channel;
-  const long long begin = t * step + place.row * in.channels + place.first;  // in (L, B, D)
-
+  const Course way(in, place, true);
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
-  const long long begin_u = begin + 2 * (t * step + place.row * in.channels);
-  for (int gate = 0; gate < 3; ++gate) {
-    rows.set_row(gate, in.u, begin_u + gate * in.channels, 3 * stride, place);
-  }
-  rows.set_row(3, in.x, begin, stride, place);
+  way.set_inputs(rows, in, place);
   // the state before each step is what the forward saved one step earlier; before the first it is c0
-  rows.set_row(4, a.c, begin + stride, stride, place, 1);
-  if (a.grad_h) rows.set_row(5, a.grad_h, begin, stride, place);
+  rows.set_row(4, a.c, way.begin + way.stride, way.stride, place, 1);
+  if (a.grad_h) rows.set_row(5, a.grad_h, way.begin, way.stride, place);
 
   const Parameters<S> p = parameters<S>(in, place);
-  const S c0 = at_or_zero<S>(in.c0, state, place.inside);
-  S grad_c = at_or_zero<S>(a.grad_c_last, state, place.inside);
+  const S c0 = at_or_zero<S>(in.c0, way.state, place.inside);
+  S grad_c = at_or_zero<S>(a.grad_c_last, way.state, place.inside);
   S v_f = 0, v_r = 0, b_f = 0, b_r = 0;
-  T* grad_x = static_cast<T*>(a.grad_x) + (in.length > 0 ? begin + lane_index() : 0);
-  T* grad_u = static_cast<T*>(a.grad_u) + (in.length > 0 ? begin_u + lane_index() : 0);
-  const long long padding_start = t * in.batch + place.row;
-  walk(rows, in.padding, padding_start, sign * in.batch, in.length, [&](int stage, int at, bool padded, bool last) {
+  T* grad_x = static_cast<T*>(a.grad_x) + (in.length > 0 ? way.begin + lane_index() : 0);
+  T* grad_u = static_cast<T*>(a.grad_u) + (in.length > 0 ? way.begin_u + lane_index() : 0);
+  walk(rows, in.padding, way.begin_padding, way.stride_padding, in.length, [&](int stage, int at, bool padded, bool last) {
     const Inputs<S> inputs{
         load(rows.element(stage, at, 0)), load(rows.element(stage, at, 1)), load(rows.element(stage, at, 2)),
         load(rows.element(stage, at, 3))};
@@ -250,8 +262,8 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
       store(grad.forget, grad_u[in.channels]);
       store(grad.reset, grad_u[2 * in.channels]);
       store(grad.x, *grad_x);
-      grad_u += 3 * stride;
-      grad_x += stride;
+      grad_u += way.stride_u;
+      grad_x += way.stride;
     }
   });
   if (place.inside) {
@@ -260,7 +272,7 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
     parts[in.channels] = v_r;
     parts[2 * in.channels] = b_f;
     parts[3 * in.channels] = b_r;
-    static_cast<S*>(a.grad_c0)[state] = grad_c;
+    static_cast<S*>(a.grad_c0)[way.state] = grad_c;
   }
 }
 
