@@ -147,7 +147,7 @@ def synchronize(device: str) -> None:
 
 
 def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds: int, device: str) -> dict:
-    """Times of forward, backward and both, as they are called in training, and of the two copies."""
+    """Times of forward, backward and both, as they are called in training, and of the copies and clones."""
     inputs = make_inputs(*shape, DTYPES[dtype], device)
     grad_h = torch.randn(shape, device=device).to(DTYPES[dtype])
     h, _ = sru_recurrence(*inputs, backend=backend)
@@ -165,8 +165,10 @@ def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds
     pairs = [[torch.ones(n, *shape, dtype=DTYPES[dtype], device=device) for _ in range(2)] for n in half]
     functions = {
         "copy of the forward's bytes": lambda: pairs[0][0].copy_(pairs[0][1]),
+        "clone of the forward's bytes": lambda: pairs[0][1].clone(),
         "forward": forward,
         "copy of the backward's bytes": lambda: pairs[1][0].copy_(pairs[1][1]),
+        "clone of the backward's bytes": lambda: pairs[1][1].clone(),
         "backward": backward,
         "forward + backward": both,
     }
@@ -187,8 +189,10 @@ def table(measured: dict[str, list[tuple]], unit: int) -> list[dict]:
     forward, backward = FORWARD_READS + FORWARD_WRITES, BACKWARD_READS + BACKWARD_WRITES
     described = {
         "copy of the forward's bytes": (forward, None),
+        "clone of the forward's bytes": (forward, "copy of the forward's bytes"),
         "forward": (forward, "copy of the forward's bytes"),
         "copy of the backward's bytes": (backward, None),
+        "clone of the backward's bytes": (backward, "copy of the backward's bytes"),
         "backward": (backward, "copy of the backward's bytes"),
         "forward + backward": (forward + backward, "copy of the forward's bytes"),
     }
