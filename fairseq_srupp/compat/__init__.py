@@ -15,6 +15,7 @@ def apply() -> None:
     _applied = True  # before the work: a repair may import what calls this again
 
     from fairseq_srupp.compat import (
+        adaptive_loss,
         batching,
         command_line,
         devices,
@@ -32,6 +33,7 @@ def apply() -> None:
         noise,
         numpy2,
         batching,
+        adaptive_loss,
         weights_only,
         command_line,
         devices,

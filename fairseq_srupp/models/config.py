@@ -74,7 +74,6 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
     Raises:
         UserError: options that do not fit together.
     """
-    _check(cfg, layers)
     with user_errors(ValueError):
         return SRUppStack(
             cfg.hidden_size,
@@ -93,13 +92,18 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
         )
 
 
-def _check(cfg: SRUppConfig, layers: int) -> None:
+def check_options(cfg: SRUppConfig, *layers: int) -> None:
+    """Sizes and rates, and the numbers of layers, before anything is built of them.
+
+    Raises:
+        UserError: one that is out of range.
+    """
     sizes: Dict[str, Optional[int]] = {
         "--hidden-size": cfg.hidden_size,
         "--attention-dim": cfg.attention_dim,
         "--attention-heads": cfg.attention_heads,
         "--embed-dim": cfg.embed_dim,
-        "number of layers": layers,
+        "number of layers": min(layers),
     }
     for name, size in sizes.items():
         if size is not None and size < 1:

@@ -7,9 +7,8 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
-from ..modules import StackState, reorder_state
-from .config import SRUppConfig, build_stack, embed_dim, embed_dropout
-from .embedding import OutputLayer, build_embedding
+from ..modules import AdaptiveSoftmax, StackState, reorder_state
+from .config import SRUppConfig, build_stack, embed_dropout
 
 
 class StackDecoder(FairseqIncrementalDecoder):
@@ -19,18 +18,29 @@ class StackDecoder(FairseqIncrementalDecoder):
         cfg: options.
         dictionary: of input and output.
         layers: how many.
-        embedding: (V, e) to use instead of one of its own.
+        embed_tokens: words (...) to embeddings (..., input_size).
+        input_size: of the embeddings.
+        output: features (..., d) to scores (..., V), or an adaptive softmax: then `forward` returns features, and
+            criterion `adaptive_loss` and `get_normalized_probs` go on from there.
     """
 
     def __init__(
-        self, cfg: SRUppConfig, dictionary: Dictionary, layers: int, embedding: Optional[nn.Embedding] = None
+        self,
+        cfg: SRUppConfig,
+        dictionary: Dictionary,
+        layers: int,
+        *,
+        embed_tokens: nn.Module,
+        input_size: int,
+        output: nn.Module,
     ):
         super().__init__(dictionary)
         self.padding_idx = dictionary.pad()
-        self.stack = build_stack(cfg, layers, input_size=embed_dim(cfg))
-        self.embed_tokens = embedding or build_embedding(len(dictionary), embed_dim(cfg), self.padding_idx)
-        shared = self.embed_tokens if cfg.share_decoder_input_output_embed else None
-        self.output = OutputLayer(cfg.hidden_size, symbols=len(dictionary), embedding=shared)
+        self.stack = build_stack(cfg, layers, input_size=input_size)
+        self.embed_tokens = embed_tokens
+        adaptive = isinstance(output, AdaptiveSoftmax)
+        self.adaptive_softmax = output if adaptive else None
+        self.output = None if adaptive else output
         self.embed_dropout = embed_dropout(cfg)
         self.output_dropout = cfg.dropout
 
@@ -44,8 +54,21 @@ class StackDecoder(FairseqIncrementalDecoder):
         return (features if features_only else self.output_layer(features)), {"attn": None}
 
     def output_layer(self, features: Tensor, **kwargs) -> Tensor:
-        """Scores (B, L, V) of features (B, L, d)."""
-        return self.output(features)
+        """Scores (B, L, V) of features (B, L, d); with an adaptive softmax the features."""
+        return features if self.output is None else self.output(features)
+
+    def get_normalized_probs(
+        self, net_output: Tuple[Tensor, Dict], log_probs: bool, sample: Optional[Dict] = None
+    ) -> Tensor:
+        """(Log-)probabilities (B, L, V) of what `forward` returned.
+
+        With an adaptive softmax and a sample, only what stands at the sample's target is meaningful.
+        """
+        if self.adaptive_softmax is None:
+            return super().get_normalized_probs(net_output, log_probs, sample)
+        target = None if sample is None else sample["target"]
+        result = self.adaptive_softmax.get_log_prob(net_output[0], target)
+        return result if log_probs else result.exp()
 
     def decoding_state(self, incremental_state: Dict) -> Tuple[int, Optional[StackState]]:
         """How many tokens of the sentences have been run, and the stack's state after them (0, None at the start)."""

@@ -9,8 +9,9 @@ from omegaconf import II
 from torch import Tensor
 
 from ..compat.errors import UserError
-from .config import SRUppConfig
+from .config import SRUppConfig, check_options
 from .decoder import StackDecoder, padding_mask
+from .lm_embedding import build_embeddings
 from .stream_states import SegmentKey, StreamStates
 
 
@@ -27,6 +28,32 @@ class SRUppLanguageModelConfig(SRUppConfig):
             "attends to itself alone)"
         },
     )
+    adaptive_input: bool = field(
+        default=False, metadata={"help": "embeddings that are narrower for rarer words, --embed-dim for the first band"}
+    )
+    adaptive_input_cutoff: Optional[str] = field(
+        default=None,
+        metadata={"help": "where the bands end, e.g. 20000,60000 (default: --adaptive-softmax-cutoff)"},
+    )
+    adaptive_input_factor: float = field(
+        default=4, metadata={"help": "by which each band is narrower than the one before"}
+    )
+    adaptive_input_dropout: float = field(
+        default=0.0, metadata={"help": "dropout of adaptive embeddings, before their projection"}
+    )
+    adaptive_softmax_cutoff: Optional[str] = field(
+        default=None, metadata={"help": "adaptive softmax with these bands; needs --criterion adaptive_loss"}
+    )
+    adaptive_softmax_factor: float = field(
+        default=4, metadata={"help": "by which each band is narrower than the one before"}
+    )
+    adaptive_softmax_dropout: float = field(
+        default=0.0, metadata={"help": "dropout within the adaptive softmax, after its projections"}
+    )
+    tie_adaptive_weights: bool = field(
+        default=False, metadata={"help": "adaptive input and softmax share embeddings"}
+    )
+    tie_adaptive_proj: bool = field(default=False, metadata={"help": "adaptive input and softmax share projections"})
 
 
 class SRUppLanguageModelDecoder(StackDecoder):
@@ -40,7 +67,11 @@ class SRUppLanguageModelDecoder(StackDecoder):
     def __init__(self, cfg: SRUppLanguageModelConfig, dictionary: Dictionary):
         if cfg.mem_len < 0:
             raise UserError(f"--mem-len must be at least 0, not {cfg.mem_len}")
-        super().__init__(cfg, dictionary, cfg.layers)
+        check_options(cfg, cfg.layers)
+        embed_tokens, input_size, output = build_embeddings(cfg, dictionary)
+        super().__init__(
+            cfg, dictionary, cfg.layers, embed_tokens=embed_tokens, input_size=input_size, output=output
+        )
         self.mem_len = cfg.mem_len
         self.stream_states = StreamStates()
 

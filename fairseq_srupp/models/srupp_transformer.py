@@ -14,9 +14,9 @@ from fairseq.models import (
 from torch import Tensor, nn
 
 from ..compat.errors import UserError
-from .config import SRUppConfig, build_stack, embed_dim, embed_dropout
+from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
 from .decoder import StackDecoder, padding_mask
-from .embedding import build_embedding
+from .embedding import OutputLayer, build_embedding
 
 EncoderOut = Dict[str, List[Tensor]]
 
@@ -81,7 +81,26 @@ class SRUppEncoder(FairseqEncoder):
 
 
 class SRUppTransformerDecoder(StackDecoder):
-    """The stack whose layers attend over source and target states; its recurrence runs over the target alone."""
+    """The stack whose layers attend over source and target states; its recurrence runs over the target alone.
+
+    Args:
+        cfg: options.
+        dictionary: of the target.
+        embed_tokens: the embedding to use instead of one of its own.
+    """
+
+    def __init__(self, cfg: SRUppTransformerConfig, dictionary: Dictionary, embed_tokens: Optional[nn.Embedding] = None):
+        if embed_tokens is None:
+            embed_tokens = build_embedding(len(dictionary), embed_dim(cfg), dictionary.pad())
+        shared = embed_tokens if cfg.share_decoder_input_output_embed else None
+        super().__init__(
+            cfg,
+            dictionary,
+            cfg.decoder_layers,
+            embed_tokens=embed_tokens,
+            input_size=embed_dim(cfg),
+            output=OutputLayer(cfg.hidden_size, symbols=len(dictionary), embedding=shared),
+        )
 
     def forward(
         self,
@@ -131,6 +150,7 @@ class SRUppTransformer(FairseqEncoderDecoderModel):
     def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":
         if cfg.no_attention or cfg.no_projection:
             raise UserError("srupp_transformer cannot do without attention: the decoder sees the source through it alone")
+        check_options(cfg, cfg.encoder_layers, cfg.decoder_layers)
         source, target = task.source_dictionary, task.target_dictionary
         if cfg.share_all_embeddings:
             if source != target:
@@ -138,7 +158,7 @@ class SRUppTransformer(FairseqEncoderDecoderModel):
             cfg.share_decoder_input_output_embed = True
         encoder = SRUppEncoder(cfg, source)
         shared: Optional[nn.Embedding] = encoder.embed_tokens if cfg.share_all_embeddings else None
-        return cls(encoder, SRUppTransformerDecoder(cfg, target, cfg.decoder_layers, shared))
+        return cls(encoder, SRUppTransformerDecoder(cfg, target, shared))
 
 
 @register_model_architecture("srupp_transformer", "srupp_transformer_iwslt_de_en")

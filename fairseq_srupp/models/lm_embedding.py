@@ -1,0 +1,87 @@
+"""Embedding and output layer of a language model, plain or adaptive, as its options say."""
+
+from typing import List, Optional, Tuple
+
+from fairseq.data import Dictionary
+from torch import nn
+
+from ..compat.errors import UserError, user_errors
+from ..modules.adaptive import (
+    AdaptiveInput,
+    AdaptiveSoftmax,
+    Bands,
+    band_dims,
+    band_embeddings,
+    band_projections,
+)
+from .config import SRUppConfig, embed_dim
+from .embedding import OutputLayer, build_embedding
+
+
+def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Module, int, nn.Module]:
+    """What maps words to embeddings, the embeddings' size, and what maps features to scores.
+
+    Raises:
+        UserError: options that do not fit together, or cut-offs beyond the dictionary.
+    """
+    _check(cfg)
+    symbols, size = len(dictionary), cfg.hidden_size
+    output, embed_tokens, input_size = None, None, size
+    softmax_bands = _bands(cfg.adaptive_softmax_cutoff, symbols, "--adaptive-softmax-cutoff")
+    if softmax_bands is not None:
+        dims = _dims(cfg, softmax_bands, cfg.adaptive_softmax_factor)
+        embeddings = band_embeddings(softmax_bands, dims, size, clusters=True)
+        output = AdaptiveSoftmax(
+            softmax_bands, embeddings, band_projections(dims, size), dropout=cfg.adaptive_softmax_dropout
+        )
+    if cfg.adaptive_input:
+        bands = _bands(cfg.adaptive_input_cutoff or cfg.adaptive_softmax_cutoff, symbols, "--adaptive-input-cutoff")
+        dims = _dims(cfg, bands, cfg.adaptive_input_factor)
+        tied = cfg.tie_adaptive_weights or cfg.share_decoder_input_output_embed
+        if tied and (bands.ends != softmax_bands.ends or cfg.adaptive_input_factor != cfg.adaptive_softmax_factor):
+            raise UserError("--tie-adaptive-weights needs the same cut-offs and factor for input and softmax")
+        embed_tokens = AdaptiveInput(
+            bands,
+            output.embeddings if tied else band_embeddings(bands, dims, size),
+            output.projections if cfg.tie_adaptive_proj else band_projections(dims, size),
+            padding_idx=dictionary.pad(),
+            dropout=cfg.adaptive_input_dropout,
+        )
+    else:
+        input_size = embed_dim(cfg)
+        embed_tokens = build_embedding(symbols, input_size, dictionary.pad())
+    if output is None:
+        shared = embed_tokens if cfg.share_decoder_input_output_embed else None
+        output = OutputLayer(size, symbols=symbols, embedding=shared)
+    return embed_tokens, input_size, output
+
+
+def _check(cfg: SRUppConfig) -> None:
+    if cfg.adaptive_input and not (cfg.adaptive_input_cutoff or cfg.adaptive_softmax_cutoff):
+        raise UserError("--adaptive-input needs --adaptive-input-cutoff")
+    both = cfg.adaptive_input and cfg.adaptive_softmax_cutoff
+    if (cfg.tie_adaptive_weights or cfg.tie_adaptive_proj) and not both:
+        raise UserError(
+            "--tie-adaptive-weights and --tie-adaptive-proj need --adaptive-input and --adaptive-softmax-cutoff"
+        )
+    if cfg.tie_adaptive_proj and not (cfg.tie_adaptive_weights or cfg.share_decoder_input_output_embed):
+        raise UserError("--tie-adaptive-proj needs --tie-adaptive-weights")
+    if cfg.share_decoder_input_output_embed and bool(cfg.adaptive_input) != bool(cfg.adaptive_softmax_cutoff):
+        raise UserError("--share-decoder-input-output-embed needs input and output both adaptive, or both plain")
+    for name in ("adaptive_input_dropout", "adaptive_softmax_dropout"):
+        if not 0 <= getattr(cfg, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {getattr(cfg, name)}")
+
+
+def _bands(cutoff: Optional[str], symbols: int, option: str) -> Optional[Bands]:
+    if not cutoff:
+        return None
+    try:
+        return Bands(symbols, [int(end) for end in str(cutoff).split(",")])
+    except ValueError as error:
+        raise UserError(f"{option} {cutoff}: expected increasing word numbers up to the {symbols} of the dictionary") from error
+
+
+def _dims(cfg: SRUppConfig, bands: Bands, factor: float) -> List[int]:
+    with user_errors(ValueError):
+        return band_dims(bands, embed_dim(cfg), factor)
