@@ -7,11 +7,10 @@ Programming errors keep their traceback. May go when fairseq's entry points do t
 import contextlib
 import re
 import struct
-import sys
 from typing import Iterator
 
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.compat.patch import wrap
+from fairseq_srupp.compat.patch import entry_points, wrap
 
 # Assertions and plain exceptions of fairseq that speak to the user.
 _MEANT_FOR_USERS = re.compile(
@@ -58,9 +57,8 @@ def apply() -> None:
     wrap(LanguageModelingTask, "load_dataset")(guarded)
     wrap(TranslationTask, "load_dataset")(guarded)
     # Neither does fairseq-generate, which is already running.
-    for module in (sys.modules.get("fairseq_cli.generate"), sys.modules["__main__"]):
-        if getattr(getattr(module, "__spec__", None), "name", None) == "fairseq_cli.generate":
-            wrap(module, "main")(guarded)
+    for module in entry_points("generate"):
+        wrap(module, "main")(guarded)
 
     # An index that could not be opened has nothing to close; fairseq would print a traceback of that.
     for owner in (indexed_dataset.MMapIndexedDataset, indexed_dataset.MMapIndexedDataset.Index):

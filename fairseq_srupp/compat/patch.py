@@ -2,7 +2,9 @@
 
 import functools
 import inspect
-from typing import Any, Callable
+import sys
+from types import ModuleType
+from typing import Any, Callable, Iterator
 
 
 def wrap(owner: Any, name: str) -> Callable[[Callable], Callable]:
@@ -24,3 +26,10 @@ def wrap(owner: Any, name: str) -> Callable[[Callable], Callable]:
         return wrapped
 
     return decorator
+
+
+def entry_points(name: str) -> Iterator[ModuleType]:
+    """The module fairseq_cli.`name` where this process has it: imported, or run as `python -m`, or both."""
+    for module in (sys.modules.get(f"fairseq_cli.{name}"), sys.modules["__main__"]):
+        if getattr(getattr(module, "__spec__", None), "name", None) == f"fairseq_cli.{name}":
+            yield module

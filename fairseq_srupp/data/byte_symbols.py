@@ -25,6 +25,12 @@ def byte_of(symbol: str) -> int:
     return _BYTES[symbol][0]
 
 
+def all_bytes(symbols: Iterable[str]) -> bool:
+    """Whether the symbols of a dictionary are bytes: at least one is, and the rest are fairseq's own."""
+    others = [symbol for symbol in symbols if symbol not in SPECIAL_SYMBOLS and not symbol.startswith("madeupword")]
+    return bool(others) and all(symbol in _BYTES for symbol in others)
+
+
 def symbols_of(data: bytes) -> List[str]:
     """The symbol of each byte."""
     return [BYTE_SYMBOLS[b] for b in data]

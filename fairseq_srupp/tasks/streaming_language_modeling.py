@@ -18,6 +18,8 @@ from fairseq.data import (
 )
 from fairseq.data.indexed_dataset import get_available_dataset_impl
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.logging.meters import safe_round
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from ..compat.errors import UserError
 from ..data import byte_bpe  # noqa: F401 (registers --bpe raw_bytes)
-from ..data.byte_symbols import BYTE_SYMBOLS
+from ..data.byte_symbols import BYTE_SYMBOLS, all_bytes
 from ..data.stream_iterator import StreamBatchIterator
 from ..data.streaming_dataset import RowLayout, StreamingDataset
 from ..data.token_stream import load_token_stream
@@ -35,6 +37,11 @@ logger = logging.getLogger(__name__)
 _TRAINING_STREAM = "train"
 """Name of the training stream in segment keys, whatever --train-subset is; evaluation never uses it."""
 _NOT_GIVEN = object()
+
+
+def _bits_per_character(meters: Dict[str, Any]) -> float:
+    # criteria log nll_loss only where it is not the loss
+    return safe_round(meters["nll_loss" if "nll_loss" in meters else "loss"].avg, 4)
 
 
 @dataclass
@@ -70,6 +77,7 @@ class StreamingLanguageModelingTask(FairseqTask):
     def __init__(self, cfg: StreamingLanguageModelingConfig, dictionary: Dictionary):
         super().__init__(cfg)
         self.dictionary = dictionary
+        self.reads_bytes = all_bytes(dictionary.symbols)
         self.model: Optional[nn.Module] = None
         self.stream_states = None
 
@@ -232,6 +240,12 @@ class StreamingLanguageModelingTask(FairseqTask):
             num_shards=num_shards,
             shard_id=shard_id,
         ).next_epoch_itr(shuffle=False)
+
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
+        """Log what the criterion logs (perplexity per word), and of byte data bits per character, "bpc"."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if self.reads_bytes:
+            metrics.log_derived("bpc", _bits_per_character)
 
     def build_dataset_for_inference(
         self, src_tokens: List[Tensor], src_lengths: List[int], constraints: Any = None, **kwargs: Any

@@ -3,12 +3,12 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fairseq_srupp.compat.errors import UserError, user_errors
 from fairseq_srupp.compat.inputs import known_mistakes
+from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 
 def train_on(data, text, tmp_path, fairseq_cli):
@@ -57,16 +57,15 @@ def test_data_of_another_dictionary(text, tmp_path, fairseq_cli):
 
 def test_files_that_cannot_be_opened_when_text_is_generated(tmp_path):
     """In a process of its own: fairseq-generate is running when the repairs are made."""
-    root = Path(__file__).parents[2]
     for lang in ("de", "en"):
         (tmp_path / f"test.{lang}").write_text("a b\n")
     words = f"--testpref {tmp_path}/test --trainpref {tmp_path}/test --destdir {tmp_path}/data"
     fairseq = [sys.executable, "-m"]
     languages = ["--source-lang", "de", "--target-lang", "en"]
     subprocess.run([*fairseq, "fairseq_cli.preprocess", *languages, *words.split()], check=True, capture_output=True)
-    command = [*fairseq, "fairseq_cli.generate", str(tmp_path / "data"), "--user-dir", str(root / "fairseq_srupp")]
+    command = [*fairseq, "fairseq_cli.generate", str(tmp_path / "data"), "--user-dir", PACKAGE_DIR]
     command += ["--cpu", "--path", str(tmp_path / "nowhere.pt"), "--results-path", str(tmp_path / "test.de")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("fairseq_srupp: ")
 

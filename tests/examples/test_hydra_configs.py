@@ -4,13 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fairseq_srupp.compat.user_dir import PACKAGE_DIR
+
 ROOT = Path(__file__).parents[2]
 TINY = ["model.hidden_size=16", "model.attention_dim=8", "common.cpu=true", "optimization.max_update=3", "optimization.lr=[0.001]"]
 
 
 def train(folder: str, name: str, data: Path, out: Path, *more: str) -> str:
     command = [sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(ROOT / "examples" / folder)]
-    command += ["--config-name", name, f"common.user_dir={ROOT / 'fairseq_srupp'}", f"task.data={data}"]
+    command += ["--config-name", name, f"common.user_dir={PACKAGE_DIR}", f"task.data={data}"]
     command += [f"checkpoint.save_dir={out}", f"hydra.run.dir={out}", "common.log_interval=1", *TINY, *more]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -396,3 +396,58 @@ def test_generation_from_a_stream_is_refused(corpus):
     batch = task.get_batch_iterator(task.dataset("test")).first_batch
     with pytest.raises(SystemExit, match="use fairseq-interactive"):
         task.inference_step(None, [], batch)
+
+
+def words_of(corpus, folder):
+    """The corpus under a dictionary of words."""
+    shutil.copytree(corpus, folder)
+    lines = (folder / "dict.txt").read_text().splitlines()
+    (folder / "dict.txt").write_text("".join(f"word{i} {line.split()[1]}\n" for i, line in enumerate(lines)))
+    return str(folder)
+
+
+ADAPTIVE = "--adaptive-input --adaptive-softmax-cutoff 8,12 --embed-dim 16 --tie-adaptive-weights".split()
+
+
+def test_results_have_the_names_of_the_field(corpus, tmp_path, caplog):
+    """Bits per character of bytes, perplexity of words, while training and in evaluation."""
+    words = words_of(corpus, tmp_path / "words")
+    for data, name in ((corpus, "bpc"), (words, "ppl")):
+        caplog.clear()
+        caplog.set_level(logging.INFO)
+        folder = tmp_path / name
+        run_train(data, folder, *SRUPP, "--tokens-per-sample", 64, "--batch-size", 4, "--max-update", 4)
+        valid = next(r.getMessage() for r in caplog.records if r.name == "valid")
+        logged = dict(re.findall(r"\| (\S+) (\S+)", valid))
+        bits = float(logged["loss"])
+        assert ("bpc" in logged) == (name == "bpc")
+        expected = bits if name == "bpc" else 2**bits
+        assert float(logged[name]) == pytest.approx(expected, abs=0.01)
+
+        bits = run_eval_lm(data, folder / "checkpoint_last.pt", "--batch-size", 2, "--tokens-per-sample", 64)
+        named = {"bpc": f"bpc: {bits:.4f}", "ppl": f"ppl: {2**bits:.3f} per word"}
+        assert named[name] in [r.getMessage() for r in caplog.records]
+
+
+@pytest.mark.parametrize("tie", [[], ["--tie-adaptive-proj"]])
+def test_adaptive_softmax_scores_the_same_everywhere(corpus, tmp_path, caplog, tie):
+    """The loss of validation while training, of fairseq-eval-lm, and of a softmax over all words written out."""
+    caplog.set_level(logging.INFO)
+    run_train(
+        corpus, tmp_path, *SRUPP, *ADAPTIVE, *tie, "--criterion", "adaptive_loss", "--ddp-backend", "legacy_ddp",
+        "--tokens-per-sample", 64, "--batch-size", 4, "--batch-size-valid", 1, "--max-update", 20, "--valid-subset", "test",
+        "--mem-len", 16,
+    )  # fmt: skip
+    valid = [r.getMessage() for r in caplog.records if r.name == "test"][-1]
+    bits = run_eval_lm(corpus, tmp_path / "checkpoint_last.pt", "--batch-size", 1, "--tokens-per-sample", 64)
+    assert float(re.search(r"loss (\S+)", valid)[1]) == pytest.approx(bits, abs=2e-3)
+
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "checkpoint_last.pt")])
+    decoder = models[0].eval().decoder
+    task.load_dataset("test")
+    tokens = torch.from_numpy(np.concatenate(list(task.dataset("test").stream.chunks())).astype(np.int64))
+    x = decoder.embed(tokens[None, :-1])
+    features, _ = decoder.stack.forward_cached(x, None, window=16)
+    scores = decoder.get_normalized_probs((features.transpose(0, 1), {}), True)[0]
+    plain = -scores.gather(1, tokens[1:, None]).mean().item() / np.log(2)
+    assert bits == pytest.approx(plain, abs=1e-4)
