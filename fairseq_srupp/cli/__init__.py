@@ -13,6 +13,7 @@ COMMANDS = {
     "info": "versions, devices, and which backends of the recurrence op work here",
     "user-dir": "print the path for fairseq's --user-dir",
     "prepare-bytes": "make a byte-level corpus for --task streaming_language_modeling",
+    "import-checkpoint": "turn a released language model of the author's into a checkpoint of fairseq",
     "average-checkpoints": "average the parameters of several checkpoints",
     "plot": "draw training curves from fairseq's logs",
 }

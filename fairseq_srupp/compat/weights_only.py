@@ -89,7 +89,7 @@ def _complaint(path: str, error: Exception) -> str:
         return f"refused to load {path}: it {what}, which could run code; nothing of it was executed"
     detail = _DETAIL.search(text)
     reason = detail.group(1) if detail else f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-    return f"cannot read {path}: the file is damaged or is no checkpoint of fairseq ({reason[:200].strip()})"
+    return f"cannot read {path}: the file is damaged or is no checkpoint ({reason[:200].strip()})"
 
 
 def apply() -> None:
