@@ -8,11 +8,8 @@ with the previous segment as memory, as in the paper.
 """
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig, base_lm_architecture
+from machine import environment
 
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
 
@@ -128,11 +126,8 @@ def main() -> None:
         rows.append({"model": name, "parameters": parameters, "tokens_per_second": tokens, "ratio": median / reference})
         print(f"{name:24} {parameters:>11,} parameters {median:>9,.0f} tokens/s  x {median / reference:.2f}")
     if args.json:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
-        about = {"date": str(datetime.date.today()), "torch": torch.__version__, "device": device, "commit": commit}
         settings = {k: v for k, v in vars(args).items() if k != "json"}
-        args.json.write_text(json.dumps({**about, "settings": settings, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**environment(args.device), "settings": settings, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
