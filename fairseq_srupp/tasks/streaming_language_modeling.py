@@ -258,6 +258,10 @@ class StreamingLanguageModelingTask(FairseqTask):
         if constraints is not None:
             raise UserError("--constraints is not possible with --task streaming_language_modeling")
         pad, eos = self.dictionary.pad(), self.dictionary.eos()
+        unknown = sum(int((tokens == self.dictionary.unk()).sum()) for tokens in src_tokens)
+        if unknown:
+            kind = "byte(s)" if self.reads_bytes else "word(s)"
+            logger.warning(f"{unknown} {kind} of the input are not in the dictionary: the model reads <unk> in their place")
         newline = self.dictionary.index(BYTE_SYMBOLS[ord("\n")])
         start = eos if newline == self.dictionary.unk() else newline
         texts = [tokens[:-1] if len(tokens) and tokens[-1] == eos else tokens for tokens in src_tokens]

@@ -378,7 +378,7 @@ def test_a_text_is_scored_from_its_second_token_on(alphabet):
     assert right > -0.01 and wrong < -8
 
 
-def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys):
+def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys, caplog):
     (tmp_path / "lines").write_text("the  squid\nA\n")
     words = [corpus, *TASK, "--path", str(trained / "checkpoint_last.pt"), "--input", str(tmp_path / "lines")]
     words += ["--bpe", "raw_bytes", "--beam", "2", "--max-len-a", "1", "--max-len-b", "9", "--buffer-size", "2"]
@@ -388,6 +388,14 @@ def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys):
     assert shown["D-0"].split("\t")[1].startswith("the  s\ufffduid")  # the corpus has no q
     assert len(shown["H-0"].split("\t")[1].split()) > len("the  squid")
     assert shown["H-1"].split("\t")[1].startswith("<unk> ")
+    assert "2 byte(s) of the input are not in the dictionary" in caplog.text  # q and A
+
+
+def test_a_memory_longer_than_the_text(corpus, trained):
+    """It holds what there is."""
+    checkpoint, options = trained / "checkpoint_last.pt", ["--tokens-per-sample", 32, "--model-overrides"]
+    whole = run_eval_lm(corpus, checkpoint, *options, "{'mem_len': 1000}")
+    assert run_eval_lm(corpus, checkpoint, *options, "{'mem_len': 100000}") == whole
 
 
 def test_generation_from_a_stream_is_refused(corpus):
