@@ -20,8 +20,8 @@ srupp_lm="--task streaming_language_modeling --arch srupp_lm --layers 4 --hidden
   --tokens-per-sample 128 --batch-size 16 --batch-size-valid 16 --optimizer radam --lr 0.005 --weight-decay 0.1"
 transformer_lm="--task language_modeling --arch transformer_lm --decoder-layers 3 --decoder-embed-dim 256
   --decoder-input-dim 256 --decoder-output-dim 256 --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4
-  --attention-dropout 0.1 --tokens-per-sample 256 --sample-break-mode none --batch-size 8
-  --optimizer adam --adam-betas (0.9,0.98) --lr 0.003 --weight-decay 0.01"
+  --decoder-normalize-before --attention-dropout 0.1 --tokens-per-sample 256 --sample-break-mode none --batch-size 8
+  --optimizer adam --adam-betas (0.9,0.98) --lr 0.002 --weight-decay 0.01"
 
 train() {  # NAME SUFFIX MODEL OPTIONS...
   local folder=$out/$1$2 model=$3; shift 3
