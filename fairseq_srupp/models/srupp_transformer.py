@@ -101,6 +101,7 @@ class SRUppTransformerDecoder(StackDecoder):
             input_size=embed_dim(cfg),
             output=OutputLayer(cfg.hidden_size, symbols=len(dictionary), embedding=shared),
         )
+        self.need_alignment = False
 
     def forward(
         self,
@@ -120,8 +121,10 @@ class SRUppTransformerDecoder(StackDecoder):
             features_only: return the stack's output instead of scores.
 
         Returns:
-            Scores (B, L, V), or features (B, L, d), and a dict of extras.
+            Scores (B, L, V), or features (B, L, d), and a dict of extras: without incremental_state and after
+            `make_generation_fast_(need_attn=...)`, "attn" is [alignment (B, L, S)], see `_alignment`.
         """
+        alignment = None
         source = encoder_out["encoder_out"][0]
         source_padding = encoder_out["encoder_padding_mask"][0].t() if encoder_out["encoder_padding_mask"] else None
         if incremental_state is not None:
@@ -138,13 +141,32 @@ class SRUppTransformerDecoder(StackDecoder):
                 padding_mask=padding_mask(prev_output_tokens, self.padding_idx),
                 source=source,
                 source_padding_mask=source_padding,
+                need_weights=self.need_alignment,
             )
-        return self.scores(features, features_only)
+            if self.need_alignment:
+                features, weights = features
+                alignment = [_alignment(weights, source.size(0))]
+        scores, extra = self.scores(features, features_only)
+        return scores, {**extra, "attn": alignment}
+
+    def make_generation_fast_(self, need_attn: Optional[str] = None, **kwargs) -> None:
+        """fairseq calls this before generation; need_attn is --print-alignment."""
+        self.need_alignment = bool(need_attn)
+
+
+def _alignment(weights: Tensor, source_length: int) -> Tensor:
+    """How much each target position looks at each source position (B, L, S): the probabilities (B, H, L, S + L) of the
+    last layer that attends, the mean over heads, of the source positions alone."""
+    of_source = weights.mean(1)[:, :, :source_length]
+    return of_source / of_source.sum(-1, keepdim=True)
 
 
 @register_model("srupp_transformer", dataclass=SRUppTransformerConfig)
 class SRUppTransformer(FairseqEncoderDecoderModel):
     """SRU++ encoder-decoder (--arch srupp_transformer)."""
+
+    full_context_alignment = True
+    """fairseq's generator asks for alignments in one pass over each finished translation."""
 
     @classmethod
     def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":

@@ -1,6 +1,6 @@
 """A stack of SRU++ layers with its memory."""
 
-from typing import Iterable, List, Optional, Tuple
+from typing import Iterable, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,8 @@ class SRUppStack(nn.Module):
         padding_mask: Optional[Tensor] = None,
         source: Optional[Tensor] = None,
         source_padding_mask: Optional[Tensor] = None,
-    ) -> Tensor:
+        need_weights: bool = False,
+    ) -> Union[Tensor, Tuple[Tensor, Tensor]]:
         """Run the stack without any memory.
 
         Args:
@@ -106,9 +107,10 @@ class SRUppStack(nn.Module):
             padding_mask: bool (L, B), True at padding.
             source: (S, B, d), states that every layer attends over besides its own input (appendix B).
             source_padding_mask: bool (S, B), True at padding.
+            need_weights: return the attention probabilities of the last layer that attends as well.
 
         Returns:
-            h (L, B, d), 0 at padding.
+            h (L, B, d), 0 at padding; where they are needed, the probabilities (B, H, L, S + L).
         """
         x = self._input(x, padding_mask)
         length = x.size(0)
@@ -123,9 +125,12 @@ class SRUppStack(nn.Module):
             )
         else:
             mask = full_mask(_batch_first(padding_mask))
+        weights = None
         for layer in self.layers:
+            if need_weights and layer.attention:
+                weights = layer.transform.weights(x, source, mask)
             x, _, _ = self._run(layer, x, None, context=source, mask=mask, padding_mask=padding_mask)
-        return x
+        return (x, weights) if need_weights else x
 
     def forward_segment(
         self,

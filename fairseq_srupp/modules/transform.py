@@ -122,15 +122,12 @@ class AttentionTransform(ProjectedTransform):
         Returns:
             U (L, B, 3d), and where a cache was given, the cache with the L positions behind the S old ones.
         """
-        q = self.in_proj(x)
-        seen = q if context is None else torch.cat((self.in_proj(context), q))
-        attended = self.norm(seen) if self.attention_norm == "pre" else seen
-        keys, values = self._keys_values(attended)
+        q, queries, keys, values = self._project(x, context)
         if cache is not None:
             cache = cache.append(keys, values)
             keys, values = cache.keys, cache.values
         a = F.scaled_dot_product_attention(
-            self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) :])),
+            queries,
             keys,
             values,
             attn_mask=None if mask is None else mask.allowed,
@@ -140,10 +137,28 @@ class AttentionTransform(ProjectedTransform):
         z = q + self.alpha * a.permute(2, 0, 1, 3).reshape(q.shape)
         return self.output(self.norm(z) if self.attention_norm == "post" else z), cache
 
+    def weights(self, x: Tensor, context: Optional[Tensor], mask: Optional[AttentionMask]) -> Tensor:
+        """The attention probabilities (B, H, L, S + L) of `forward` without a cache, in fp32 or more."""
+        _, queries, keys, _ = self._project(x, context)
+        scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.size(-1))
+        if mask is not None:
+            length, seen = scores.shape[-2:]
+            causal = torch.ones(length, seen, dtype=torch.bool, device=x.device).tril(seen - length)
+            scores = scores.masked_fill(~(causal if mask.allowed is None else mask.allowed), -math.inf)
+        return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
     def cache_context(self, context: Tensor) -> KeyValueCache:
         """Keys and values of a context (S, B, d), computed once for all later calls."""
         q = self.in_proj(context)
         return KeyValueCache().append(*self._keys_values(self.norm(q) if self.attention_norm == "pre" else q))
+
+    def _project(self, x: Tensor, context: Optional[Tensor]) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Q (L, B, d') of x, its queries (B, H, L, d'/H), and keys and values (B, H, S + L, d'/H) of context and x."""
+        q = self.in_proj(x)
+        seen = q if context is None else torch.cat((self.in_proj(context), q))
+        attended = self.norm(seen) if self.attention_norm == "pre" else seen
+        queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) :]))
+        return q, queries, *self._keys_values(attended)
 
     def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:
         keys, values = self.kv_proj(attended).chunk(2, dim=-1)

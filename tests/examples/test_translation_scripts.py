@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_srupp.compat.user_dir import PACKAGE_DIR
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "translation"
 TINY = ["--hidden-size", "16", "--attention-dim", "8", "--embed-dim", "8", "--encoder-layers", "1", "--decoder-layers", "1"]
@@ -19,6 +21,13 @@ def script(name, *arguments):
     command = ["bash", str(SCRIPTS / name), *map(str, arguments)]
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def generate(data, checkpoint, *options):
+    command = [sys.executable, "-m", "fairseq_cli.generate", data, "--user-dir", PACKAGE_DIR, "--path", checkpoint, "--cpu"]
+    done = subprocess.run([*map(str, [*command, *options])], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,9 @@ def test_from_text_to_bleu(text, tmp_path):
     assert re.search(r"^Translated 30 sentences \(.* sentences/s", scored.stdout, re.MULTILINE)
     assert re.search(r"^BLEU\|nrefs:1\|case:mixed\|eff:no\|tok:13a.* = \d", scored.stdout, re.MULTILINE)
     assert len((run / "checkpoint_last.test.en").read_text().splitlines()) == 30
+    for kind, line in (("hard", r"^A-\d+\t(\d+-\d+ ?)+$"), ("soft", r"^A-\d+\t[\d.]+(,[\d.]+)* ")):
+        aligned = generate(data, run / "checkpoint_last.pt", "--print-alignment", kind, "--nbest", 2, "--beam", 3)
+        assert len(re.findall(line, aligned, re.MULTILINE)) >= 30
     assert (data / "bpe" / "reference.en").read_text() == (text / "test.en").read_text()
 
 

@@ -130,3 +130,37 @@ def test_the_papers_translation_models(k, millions):
     with torch.device("meta"):
         model = SRUppTransformer.build_model(SRUppTransformerConfig(**vars(args)), Paper)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("options", [*VARIANTS, {"attention_norm": "pre"}, {"independent_query": True}])
+def test_alignments_are_where_the_last_attention_looks(awake, options):
+    model = model_of(awake, **options)
+    source, target = batch()
+    assert model(source, None, target)[1]["attn"] is None
+    plain = model(source, None, target)[0]
+    model.decoder.make_generation_fast_(need_attn="hard")
+    scores, extra = model(source, None, target)
+    assert torch.equal(scores, plain)
+    (alignment,) = extra["attn"]
+    assert alignment.shape == (3, 9, 7)
+    torch.testing.assert_close(alignment.sum(-1), torch.ones(3, 9))
+    assert alignment.masked_select((source == PAD).unsqueeze(1)).eq(0).all()
+
+    # the values of the last attention, exchanged for the positions themselves, show where it looks
+    last = [layer.transform for layer in model.decoder.stack.layers if layer.attention][-1]
+    seen = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(queries, keys, values, **kwargs):
+        places = torch.eye(keys.size(2)).expand(*keys.shape[:2], -1, -1)
+        seen.append(attention(queries, keys, places, **kwargs))
+        return attention(queries, keys, values, **kwargs)
+
+    torch.nn.functional.scaled_dot_product_attention = watched
+    try:
+        model(source, None, target)
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = attention
+    expected = seen[-1].mean(1)[:, :, :7]
+    assert last.heads == seen[-1].size(1)
+    torch.testing.assert_close(alignment, expected / expected.sum(-1, keepdim=True))
