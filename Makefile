@@ -47,7 +47,8 @@ bench: $(READY)
 
 wheel: $(READY)
 	rm -rf build/lib* build/bdist*
-	$(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	$(if $(or $(CUDA_HOME),$(shell command -v nvcc)),FAIRSEQ_SRUPP_CUDA=$${FAIRSEQ_SRUPP_CUDA:-1}) \
+	  $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
 # Another torch than the one that was asked for last: set up again.

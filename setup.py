@@ -3,7 +3,7 @@ pyproject.toml.
 
 The CUDA kernels are built where nvcc is found (CUDA_HOME or PATH), whether there is a GPU or not.
     FAIRSEQ_SRUPP_CUDA=0            leaves them out; =1 makes it an error if they cannot be built
-    TORCH_CUDA_ARCH_LIST="9.0"      for which GPUs, as for torch's own extensions; all that matter by default
+    TORCH_CUDA_ARCH_LIST="8.0 9.0+PTX"   for which GPUs, in numbers; all that matter by default
     FAIRSEQ_SRUPP_NO_EXTENSION=1    builds nothing: the recurrence then runs on its PyTorch reference
     FAIRSEQ_SRUPP_SANITIZE=1        builds the CPU kernels with AddressSanitizer and UndefinedBehaviorSanitizer
 """
@@ -53,6 +53,9 @@ def architectures(nvcc: str) -> "list[str]":
     """nvcc's options for TORCH_CUDA_ARCH_LIST, or for all of ARCHITECTURES that it knows and PTX of the newest."""
     known = set(re.findall(r"compute_(\w+)", output_of(nvcc, "--list-gpu-arch")))
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    for entry in asked:
+        if not re.fullmatch(r"\d+\.\d+[a-z]?(\+PTX)?", entry):
+            raise ValueError(f"TORCH_CUDA_ARCH_LIST: {entry} is no number such as 9.0 or 9.0+PTX")
     if asked:
         numbers = [(entry.split("+")[0].replace(".", ""), entry.endswith("+PTX")) for entry in asked]
     else:

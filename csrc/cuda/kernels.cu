@@ -43,4 +43,17 @@ const char* launch(const char* name, long long blocks, int threads, const void* 
   return "there is no such kernel";
 }
 
+const char* refusal(int device) {
+  int current = 0;
+  cudaError_t error = cudaGetDevice(&current);
+  if (error == cudaSuccess) error = cudaSetDevice(device);
+  if (error == cudaSuccess) {
+    cudaFuncAttributes attributes;
+    error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&srupp_step_float32));
+    cudaSetDevice(current);
+  }
+  cudaGetLastError();  // told here, not by whoever asks next
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
 }  // namespace srupp

@@ -8,4 +8,8 @@ namespace srupp {
 // device. nullptr, or what went wrong.
 const char* launch(const char* name, long long blocks, int threads, const void* arguments, void* stream);
 
+// Why the kernels cannot run on a device of this process: the driver is older than the CUDA they were built with, they
+// were built for other GPUs. nullptr where they can.
+const char* refusal(int device);
+
 }  // namespace srupp

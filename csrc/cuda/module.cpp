@@ -1,6 +1,24 @@
-// The Python module fairseq_srupp._C_cuda. Importing it registers the CUDA kernels.
+// The Python module fairseq_srupp._C_cuda. Importing it registers the CUDA kernels and touches no GPU.
 
 #include <Python.h>
+
+#include "launch.h"
+
+namespace {
+
+PyObject* refusal(PyObject*, PyObject* device) {
+  const long index = PyLong_AsLong(device);
+  if (index == -1 && PyErr_Occurred()) return nullptr;
+  const char* reason = srupp::refusal(int(index));
+  if (!reason) Py_RETURN_NONE;
+  return PyUnicode_FromString(reason);
+}
+
+PyMethodDef methods[] = {
+    {"refusal", refusal, METH_O, "Why the kernels cannot run on the device of this index, or None."},
+    {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
 
 PyMODINIT_FUNC PyInit__C_cuda() {
   static PyModuleDef definition = {
@@ -8,7 +26,7 @@ PyMODINIT_FUNC PyInit__C_cuda() {
       "_C_cuda",
       "CUDA kernels of the recurrence.",
       -1,
-      nullptr,
+      methods,
       nullptr,
       nullptr,
       nullptr,

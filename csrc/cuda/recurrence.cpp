@@ -29,7 +29,7 @@ class Device {
   void launch(const std::string& name, int64_t blocks, int64_t threads, const Arguments& arguments) const {
     if (blocks == 0) return;
     const char* error = srupp::launch(name.c_str(), blocks, int(threads), &arguments, stream_);
-    STD_TORCH_CHECK(!error, "fairseq_srupp: kernel ", name, " did not start: ", error);
+    STD_TORCH_CHECK(!error, "fairseq_srupp: kernel ", name, " did not start: ", error, " (backend=\"nvrtc\" compiles for this GPU)");
   }
 
  private:

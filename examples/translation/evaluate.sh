@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Detokenised sacreBLEU of the test set, with its signature.
 #   evaluate.sh SRC TGT DATA CHECKPOINT [fairseq-generate options]
-# DATA is what prepare.sh made. The hypotheses are left beside the checkpoint.
+# DATA is what prepare.sh made. The hypotheses are left beside the checkpoint. SACREBLEU_OPTIONS: more for sacrebleu.
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
 src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
@@ -17,4 +17,4 @@ if ! fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --targ
 fi
 grep '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"
 grep -ho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
-sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text
+sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text ${SACREBLEU_OPTIONS:-}

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # From parallel text to fairseq's binary data: joint SentencePiece BPE, one dictionary for both sides.
 #   prepare.sh SRC TGT TRAIN VALID TEST DESTDIR [VOCAB=8000]
-# TRAIN, VALID and TEST are prefixes: TRAIN.SRC and TRAIN.TGT hold one sentence a line.
+# TRAIN, VALID and TEST are prefixes: TRAIN.SRC and TRAIN.TGT hold one sentence a line. SEPARATE_DICTIONARIES=1: one for
+# each side.
 set -euo pipefail
-[ $# -ge 6 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+[ $# -ge 6 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
 src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -29,7 +30,9 @@ for lang in "$src" "$tgt"; do
   done
 done
 cp "$test.$tgt" "$new/bpe/reference.$tgt"
-fairseq-preprocess --source-lang "$src" --target-lang "$tgt" --joined-dictionary --workers 2 \
+joined=(--joined-dictionary)
+[ -z "${SEPARATE_DICTIONARIES:-}" ] || joined=()
+fairseq-preprocess --source-lang "$src" --target-lang "$tgt" "${joined[@]}" --workers 2 \
   --trainpref "$new/bpe/train" --validpref "$new/bpe/valid" --testpref "$new/bpe/test" --destdir "$new" \
   > "$dest/preprocess.log" 2>&1 || { tail -n 5 "$dest/preprocess.log" >&2; exit 1; }
 rm -rf "$dest/bpe"

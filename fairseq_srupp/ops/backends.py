@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import shutil
 import warnings
 from typing import NamedTuple
 
 import torch  # also loads the libraries that _C and _C_cuda are linked to
+
+from fairseq_srupp.ops import nvrtc
 
 HOW_TO_BUILD = "`pip install --no-build-isolation -e .` or `make setup` in the folder of setup.py builds it"
 FALLBACK = "fallback"  # the reference where nothing faster is there: the same, but it warns
@@ -46,12 +50,15 @@ def _find_cpu() -> Backend:
 
 
 def _find_cuda() -> Backend:
-    missing = _without_cuda() or _load("_C_cuda", "with nvcc in PATH or CUDA_HOME, ")[1]
+    nvcc = shutil.which("nvcc") or os.environ.get("CUDA_HOME")
+    how = "FAIRSEQ_SRUPP_CUDA=1 in the environment shows why; " if nvcc else "with nvcc in PATH or CUDA_HOME, "
+    missing = _without_cuda() or _load("_C_cuda", how)[1]
     return Backend("cuda", "CUDA kernels built by nvcc", missing)
 
 
 def _find_nvrtc() -> Backend:
-    return Backend("cuda", "CUDA kernels compiled by NVRTC at first use", _without_cuda())
+    missing = _without_cuda() or nvrtc.missing()
+    return Backend("cuda", "CUDA kernels compiled by NVRTC at first use", missing)
 
 
 def _without_cuda() -> str | None:
@@ -74,15 +81,41 @@ def backends() -> dict[str, tuple[bool, str]]:
     return {name: (found.missing is None, found.missing or found.about) for name, found in _BACKENDS.items()}
 
 
-def choose_backend(device_type: str, requested: str | None) -> str:
-    """The operators to take for tensors on `device_type`: one of OPERATOR_NAMES.
+_REFUSED: set[int] = set()  # indices of the GPUs that _C_cuda does not run on
+
+
+@functools.cache
+def _try_cuda(index: int) -> None:
+    """Finds out whether _C_cuda runs on the GPU of this index, and says why not."""
+    reason = importlib.import_module("fairseq_srupp._C_cuda").refusal(index)
+    if reason is None:
+        return
+    _REFUSED.add(index)
+    instead = "compiled by NVRTC" if _BACKENDS["nvrtc"].missing is None else "in PyTorch"
+    warnings.warn(
+        f"fairseq_srupp._C_cuda does not run on cuda:{index} ({reason}): the SRU++ recurrence is {instead} instead; "
+        f"{HOW_TO_BUILD} for this machine",
+        stacklevel=4,
+    )
+
+
+def _runs_on(name: str, index: int) -> bool:
+    if name != "cuda":
+        return True
+    if not torch.compiler.is_compiling():  # which cannot look inside; a model's first call is rarely compiled
+        _try_cuda(index)
+    return index not in _REFUSED
+
+
+def choose_backend(device_type: str, requested: str | None, index: int = 0) -> str:
+    """The operators to take for tensors on the device of this type and index: one of OPERATOR_NAMES.
 
     Raises ValueError for a name that does not exist or serves another device, RuntimeError for a backend that
     is missing.
     """
     if requested is None:
         for name, backend in _BACKENDS.items():
-            if backend.device_type == device_type and backend.missing is None:
+            if backend.device_type == device_type and backend.missing is None and _runs_on(name, index):
                 return name
         return "reference" if device_type == "meta" else FALLBACK
     if requested not in _BACKENDS:

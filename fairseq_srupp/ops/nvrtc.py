@@ -48,6 +48,21 @@ def library_path() -> str:
     return found[0] if found else f"libnvrtc.so.{major}"
 
 
+def missing() -> str | None:
+    """Why nothing can be compiled, and what to do, or None. Loads no library of torch's."""
+    try:
+        source_folder()
+    except NvrtcError as error:
+        return str(error)
+    path = library_path()
+    if not os.path.isabs(path):
+        try:
+            ctypes.CDLL(path)
+        except OSError:
+            return f"{path} is missing, which comes with torch: `pip install --force-reinstall torch` brings it back"
+    return None
+
+
 @functools.cache
 def _nvrtc() -> ctypes.CDLL:
     try:
@@ -88,7 +103,10 @@ def image(dtype: torch.dtype, capability: tuple[int, int]) -> bytes:
     """
     wanted = 10 * capability[0] + capability[1]
     known = _architectures()
-    target = f"sm_{wanted}" if wanted in known else f"compute_{max(n for n in known if n <= wanted)}"
+    older = max((number for number in known if number <= wanted), default=None)
+    if older is None:
+        raise NvrtcError(f"fairseq_srupp: this NVRTC compiles for sm_{min(known)} and later, the GPU is sm_{wanted}")
+    target = f"sm_{wanted}" if wanted in known else f"compute_{older}"
     name = str(dtype).removeprefix("torch.")
     program = f"{_kernel_source()}\nSRUPP_KERNELS({_TYPES[dtype]}, {name})\n"
     options = [f"--gpu-architecture={target}", "--std=c++17", "--fmad=true"]
@@ -138,7 +156,10 @@ def _cached(key: str, make) -> bytes:
 
     Files appear whole or not at all, so processes need no lock: at worst two compile the same.
     """
-    path = cache_folder() / key
+    try:
+        path = cache_folder() / key
+    except RuntimeError:  # a user without a home folder
+        return make()
     with contextlib.suppress(OSError):
         whole = path.read_bytes()
         checksum, content = whole[:32], whole[32:]
@@ -148,7 +169,12 @@ def _cached(key: str, make) -> bytes:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key, delete=False) as file:
-            file.write(hashlib.sha256(content).digest() + content)
+            try:
+                file.write(hashlib.sha256(content).digest() + content)
+                file.flush()
+            except OSError:
+                os.unlink(file.name)
+                raise
         os.replace(file.name, path)
     return content
 
@@ -164,6 +190,24 @@ def _driver_call(name: str, *arguments) -> None:
         text = ctypes.c_char_p()
         _driver().cuGetErrorString(status, ctypes.byref(text))
         raise NvrtcError(f"fairseq_srupp: {name}: {(text.value or b'unknown error').decode()}")
+
+
+@functools.cache
+def _primary_context(device: int) -> ctypes.c_void_p:
+    """The context that torch and CUDA's runtime use on a device."""
+    handle, context = ctypes.c_int(), ctypes.c_void_p()
+    _driver_call("cuDeviceGet", ctypes.byref(handle), device)
+    _driver_call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
+    return context
+
+
+def _enter_context(device: int) -> None:
+    """A thread that has not used CUDA yet, such as autograd's, has no context, and torch sees no need for one where the
+    device is the current one anyway."""
+    current = ctypes.c_void_p()
+    _driver_call("cuCtxGetCurrent", ctypes.byref(current))
+    if not current:
+        _driver_call("cuCtxSetCurrent", _primary_context(device))
 
 
 @functools.cache
@@ -190,6 +234,7 @@ def launch(tensor: torch.Tensor, name: str, blocks: int, threads: int, arguments
     """
     device = tensor.get_device()
     with torch.cuda.device(device):
+        _enter_context(device)
         function = _function(name, tensor.dtype, device)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)

@@ -66,7 +66,7 @@ def sru_recurrence(
     if u.device.type in _AUTOCAST and torch.is_autocast_enabled(u.device.type):
         x = x.to(u.dtype)
     _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional)
-    name = choose_backend(u.device.type, backend)
+    name = choose_backend(u.device.type, backend, u.get_device())
     state = state_dtype(u.dtype)
     mask = None if dropout_mask is None else dropout_mask.to(state)
     tensors = (u, x, weight_c.to(state), bias.to(state), c0, mask, padding_mask)

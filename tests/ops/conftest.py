@@ -69,9 +69,7 @@ def results():
         grads = [
             torch.randn(out.shape, generator=generator, dtype=torch.float64).bfloat16() for out in (h, c_last)
         ]
-        gradients = torch.autograd.grad(
-            [h, c_last], inputs, [grads[0].to(h.dtype), grads[1].to(c_last.dtype)]
-        )
+        gradients = torch.autograd.grad([h, c_last], inputs, [grads[0].to(h), grads[1].to(c_last)])
         return dict(zip(NAMES, (h.detach(), c_last.detach(), *gradients)))
 
     return run

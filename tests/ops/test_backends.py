@@ -3,13 +3,15 @@
 import importlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
 
-from fairseq_srupp.ops import backends, sru_recurrence
+from fairseq_srupp.ops import backends, nvrtc, sru_recurrence
 from fairseq_srupp.ops import backends as backends_function
 
 discovery = sys.modules[backends_function.__module__]
@@ -88,8 +90,13 @@ def test_cuda_that_is_not_there(monkeypatch, cuda):
     """A torch without CUDA, or kernels that were not built for one with it."""
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setitem(sys.modules, "fairseq_srupp._C_cuda", None)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(nvrtc, "missing", lambda: None)
     assert ("with nvcc in PATH" if cuda else "is a build without CUDA") in discovery._find_cuda().missing
     assert (discovery._find_nvrtc().missing is None) == bool(cuda)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    assert ("FAIRSEQ_SRUPP_CUDA=1" in discovery._find_cuda().missing) == bool(cuda)
 
 
 def test_other_devices_go_to_the_reference_and_say_so(monkeypatch):
@@ -142,6 +149,41 @@ for dtype, tolerance in tolerances.items():
 @pytest.mark.cpu_kernels
 def test_kernels_load_when_nothing_was_imported_before():
     assert run("from fairseq_srupp.ops import backends; print(backends()['cpu'])").startswith("(True, ")
+
+
+def cuda_backends(monkeypatch, **missing):
+    """As if _C_cuda and NVRTC were there, but what is in `missing`."""
+    for name in ("cuda", "nvrtc"):
+        monkeypatch.setitem(discovery._BACKENDS, name, discovery.Backend("cuda", name, missing.get(name)))
+
+
+def test_built_kernels_that_the_gpu_refuses(monkeypatch):
+    """Too old a driver, or a GPU that they were not built for: NVRTC takes over, and is told of once."""
+    reasons = {0: None, 1: "no kernel image is available"}
+    module = types.SimpleNamespace(refusal=reasons.get)
+    monkeypatch.setattr(importlib, "import_module", lambda name: module)
+    discovery._try_cuda.cache_clear()
+    cuda_backends(monkeypatch)
+    assert discovery.choose_backend("cuda", None, 0) == "cuda"
+    with pytest.warns(UserWarning, match=r"cuda:1 \(no kernel image is available\).*compiled by NVRTC.*pip install"):
+        assert discovery.choose_backend("cuda", None, 1) == "nvrtc"
+    assert discovery.choose_backend("cuda", None, 1) == "nvrtc"
+    assert discovery.choose_backend("cuda", "cuda", 1) == "cuda"  # asked for
+    assert discovery.choose_backend("cuda", None, 0) == "cuda"
+    discovery._REFUSED.clear()
+    discovery._try_cuda.cache_clear()
+    cuda_backends(monkeypatch, nvrtc="there is none")
+    with pytest.warns(UserWarning, match="in PyTorch"):
+        assert discovery.choose_backend("cuda", None, 1) == discovery.FALLBACK
+    discovery._REFUSED.clear()
+    discovery._try_cuda.cache_clear()
+
+
+def test_a_torch_with_cuda_but_no_nvrtc(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.9")
+    monkeypatch.setattr(nvrtc, "library_path", lambda: "libnvrtc.so.that.is.nowhere")
+    found = discovery._find_nvrtc()
+    assert "libnvrtc.so.that.is.nowhere is missing" in found.missing and "pip install" in found.missing
 
 
 def test_importing_needs_torch_only():

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# IWSLT'14 German to English as fairseq data: lower case, one SentencePiece BPE for both languages, a dictionary for each.
+#   prepare.sh OUT [de-en.tgz]
+# Without the campaign's archive (20 MB) it is downloaded into OUT. The data is OUT/data, the text it was made of OUT/text.
+# CASED=1 keeps upper case, VOCAB says how many pieces (14000).
+set -euo pipefail
+[ $# -eq 1 ] || [ $# -eq 2 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
+out=$1 archive=${2:-$1/de-en.tgz}
+here=$(cd "$(dirname "$0")" && pwd)
+
+# fairseq's copy; the campaign's own address is gone.
+url=${IWSLT14_URL:-http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz}
+bytes=${IWSLT14_BYTES:-19982877}
+test_sha256=${IWSLT14_TEST_SHA256:-4bfd5d3a6cf87ab137d11c799559ef806d57d94eec31570da1d567ecc4883d1b}
+
+[ ! -e "$out/data" ] || { echo "$out/data is already there"; exit 0; }
+if [ $# -eq 1 ] && [ ! -e "$archive" ]; then
+  python "$here/corpus.py" fetch "$url" "$archive" "$bytes"
+fi
+
+new=$out/unfinished
+rm -rf "$new"
+trap 'rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
+mkdir -p "$new/text"
+text=$new/text
+python "$here/corpus.py" extract "$archive" "$text" "$test_sha256" "$([ -n "${CASED:-}" ] && echo cased || echo lower)"
+SEPARATE_DICTIONARIES=1 "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" "${VOCAB:-14000}"
+mv "$text/reference.tok.en" "$new/data/bpe"
+rm -rf "$out/text"
+mv "$text" "$out/text"
+mv "$new/data" "$out/data"
+echo "data in $out/data"
