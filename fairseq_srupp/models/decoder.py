@@ -1,13 +1,13 @@
 """What the decoders of language model and encoder-decoder share: embedding, causal stack, output, decoding state."""
 
-from typing import Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
-from ..modules import AdaptiveSoftmax, StackState, reorder_state
+from ..modules import AdaptiveSoftmax, DecodingState
 from .config import SRUppConfig, build_stack, embed_dropout
 
 
@@ -70,18 +70,22 @@ class StackDecoder(FairseqIncrementalDecoder):
         result = self.adaptive_softmax.get_log_prob(net_output[0], target)
         return result if log_probs else result.exp()
 
-    def decoding_state(self, incremental_state: Dict) -> Tuple[int, Optional[StackState]]:
-        """How many tokens of the sentences have been run, and the stack's state after them (0, None at the start)."""
-        return self.get_incremental_state(incremental_state, "decoding") or (0, None)
-
-    def set_decoding_state(self, incremental_state: Dict, seen: int, state: StackState) -> None:
-        self.set_incremental_state(incremental_state, "decoding", (seen, state))
+    def run_decoding(
+        self, prev_output_tokens: Tensor, incremental_state: Dict, begin: Callable[[], DecodingState], **kwargs: Any
+    ) -> Tensor:
+        """The stack's output (L, B, d) for the tokens (B, all) that are not yet seen; begin() gives the state of the
+        first step."""
+        seen, state = self.get_incremental_state(incremental_state, "decoding") or (0, begin())
+        features, state = self.stack.forward_decoding(self.embed(prev_output_tokens[:, seen:]), state, **kwargs)
+        self.set_incremental_state(incremental_state, "decoding", (prev_output_tokens.size(1), state))
+        return features
 
     def reorder_incremental_state(self, incremental_state: Dict, new_order: Tensor) -> None:
         """Let row i continue what row new_order[i] has seen."""
-        seen, state = self.decoding_state(incremental_state)
-        if state is not None:
-            self.set_decoding_state(incremental_state, seen, reorder_state(state, new_order))
+        decoding = self.get_incremental_state(incremental_state, "decoding")
+        if decoding is not None:
+            seen, state = decoding
+            self.set_incremental_state(incremental_state, "decoding", (seen, state.reorder(new_order)))
 
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:

@@ -74,6 +74,11 @@ class SRUppLanguageModelDecoder(StackDecoder):
         )
         self.mem_len = cfg.mem_len
         self.stream_states = StreamStates()
+        self.beam = 1
+
+    def make_generation_fast_(self, beamable_mm_beam_size: Optional[int] = None, **kwargs) -> None:
+        """fairseq calls this before generation and tells --beam. Rows that are no such beam are as right, and slower."""
+        self.beam = beamable_mm_beam_size or 1
 
     def forward(
         self,
@@ -99,10 +104,14 @@ class SRUppLanguageModelDecoder(StackDecoder):
             Scores (B, L, V), or features (B, L, d), and a dict of extras.
         """
         if incremental_state is not None:
-            seen, state = self.decoding_state(incremental_state)
-            x = self.embed(prev_output_tokens[:, seen:])
-            features, state = self.stack.forward_cached(x, state, window=self.mem_len)
-            self.set_decoding_state(incremental_state, prev_output_tokens.size(1), state)
+            rows = prev_output_tokens.size(0)
+            beam = self.beam if rows % self.beam == 0 else 1
+            features = self.run_decoding(
+                prev_output_tokens,
+                incremental_state,
+                lambda: self.stack.begin_decoding(rows // beam, beam),
+                window=self.mem_len,
+            )
         else:
             x, padding = self.embed(prev_output_tokens), padding_mask(prev_output_tokens, self.padding_idx)
             features = self._segment(x, padding, stream) if stream else self.stack(x, padding_mask=padding)

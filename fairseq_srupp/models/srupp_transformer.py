@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models import (
@@ -14,6 +15,7 @@ from fairseq.models import (
 from torch import Tensor, nn
 
 from ..compat.errors import UserError
+from ..modules import DecodingState
 from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
 from .decoder import StackDecoder, padding_mask
 from .embedding import OutputLayer, build_embedding
@@ -65,19 +67,18 @@ class SRUppEncoder(FairseqEncoder):
             src_lengths: not used; fairseq passes it.
 
         Returns:
-            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding] or [] without padding.
+            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding] or [] without padding,
+            "rows": [], or after `reorder_encoder_out` [int64 (B',)], the sentence of each row.
         """
         padding = padding_mask(src_tokens, self.padding_idx)
         x = F.dropout(self.embed_tokens(src_tokens.t()), self.embed_dropout, self.training)
         x = F.dropout(self.stack(x, padding_mask=padding), self.output_dropout, self.training)
-        return {"encoder_out": [x], "encoder_padding_mask": [] if padding is None else [padding.t()]}
+        return {"encoder_out": [x], "encoder_padding_mask": [] if padding is None else [padding.t()], "rows": []}
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
-        """The rows `new_order` (B',) of an encoded batch."""
-        return {
-            "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
-            "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
-        }
+        """The rows `new_order` (B',) of an encoded batch: no state is copied, "rows" says which sentence is whose."""
+        rows = encoder_out["rows"]
+        return {**encoder_out, "rows": [rows[0].index_select(0, new_order) if rows else new_order]}
 
 
 class SRUppTransformerDecoder(StackDecoder):
@@ -125,17 +126,10 @@ class SRUppTransformerDecoder(StackDecoder):
             `make_generation_fast_(need_attn=...)`, "attn" is [alignment (B, L, S)], see `_alignment`.
         """
         alignment = None
-        source = encoder_out["encoder_out"][0]
-        source_padding = encoder_out["encoder_padding_mask"][0].t() if encoder_out["encoder_padding_mask"] else None
         if incremental_state is not None:
-            seen, state = self.decoding_state(incremental_state)
-            features, state = self.stack.forward_cached(
-                self.embed(prev_output_tokens[:, seen:]),
-                self.stack.source_state(source) if state is None else state,
-                source_padding_mask=source_padding,
-            )
-            self.set_decoding_state(incremental_state, prev_output_tokens.size(1), state)
+            features = self.run_decoding(prev_output_tokens, incremental_state, lambda: self._begin(encoder_out))
         else:
+            source, source_padding = _source_of_rows(encoder_out)
             features = self.stack(
                 self.embed(prev_output_tokens),
                 padding_mask=padding_mask(prev_output_tokens, self.padding_idx),
@@ -149,9 +143,33 @@ class SRUppTransformerDecoder(StackDecoder):
         scores, extra = self.scores(features, features_only)
         return scores, {**extra, "attn": alignment}
 
+    def _begin(self, encoder_out: EncoderOut) -> DecodingState:
+        source, padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"]
+        sentences, rows = source.size(1), encoder_out["rows"]
+        beam = 1
+        if rows:
+            beam, rest = divmod(rows[0].numel(), sentences)
+            beams = torch.arange(sentences, device=source.device).repeat_interleave(max(1, beam))
+            if rest or not torch.equal(rows[0], beams):  # not what a search begins with
+                source, padding = _source_of_rows(encoder_out)
+                return self.stack.begin_decoding(source.size(1), source=source, source_padding_mask=padding)
+        mask = padding[0].t() if padding else None
+        return self.stack.begin_decoding(sentences, beam, source=source, source_padding_mask=mask)
+
     def make_generation_fast_(self, need_attn: Optional[str] = None, **kwargs) -> None:
         """fairseq calls this before generation; need_attn is --print-alignment."""
         self.need_alignment = bool(need_attn)
+
+
+def _source_of_rows(encoder_out: EncoderOut) -> Tuple[Tensor, Optional[Tensor]]:
+    """Source states (S, B, d) and padding (S, B) or None of each row."""
+    source, padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"]
+    padding = padding[0].t() if padding else None
+    if encoder_out["rows"]:
+        rows = encoder_out["rows"][0]
+        source = source.index_select(1, rows)
+        padding = None if padding is None else padding.index_select(1, rows)
+    return source, padding
 
 
 def _alignment(weights: Tensor, source_length: int) -> Tensor:

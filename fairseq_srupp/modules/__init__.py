@@ -1,18 +1,19 @@
 """SRU++ layers in PyTorch alone; nothing here needs fairseq."""
 
 from .adaptive import AdaptiveInput, AdaptiveSoftmax
+from .decoding import DecodingState
 from .layer import SRUppLayer
 from .stack import SRUppStack, attention_layer_indices
-from .state import KeyValueCache, LayerState, StackState, reorder_state
+from .state import KeyValueCache, LayerState, StackState
 
 __all__ = [
     "AdaptiveInput",
     "AdaptiveSoftmax",
+    "DecodingState",
     "KeyValueCache",
     "LayerState",
     "SRUppLayer",
     "SRUppStack",
     "StackState",
     "attention_layer_indices",
-    "reorder_state",
 ]

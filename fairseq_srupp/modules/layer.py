@@ -83,20 +83,21 @@ class SRUppLayer(nn.Module):
         cache: Optional[KeyValueCache] = None,
         mask: Optional[AttentionMask] = None,
         padding_mask: Optional[Tensor] = None,
+        beam: int = 1,
     ) -> Tuple[Tensor, Tensor, Optional[KeyValueCache]]:
         """Run the layer over L positions.
 
         Args:
             x: (L, B, d).
             c0: (B, d), the state before the first position; zeros if None.
-            context, cache, mask: what attention sees besides x; see AttentionTransform.forward.
+            context, cache, mask, beam: what attention sees besides x; see AttentionTransform.forward.
             padding_mask: bool (L, B), True at padding: the state passes, the output is 0.
 
         Returns:
             h (L, B, d), the state c (B, d) after the last position, the cache (None where none was given).
         """
         if self.attention:
-            u, cache = self.transform(x, context=context, cache=cache, mask=mask)
+            u, cache = self.transform(x, context=context, cache=cache, mask=mask, beam=beam)
         else:
             u = self.transform(x)
         highway_mask = None

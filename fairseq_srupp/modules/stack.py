@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
-from .masks import causal_mask, full_mask
+from .masks import AttentionMask, causal_mask, full_mask
 from .state import KeyValueCache, LayerState, StackState
 
 
@@ -173,48 +174,77 @@ class SRUppStack(nn.Module):
         *,
         window: Optional[int] = None,
         padding_mask: Optional[Tensor] = None,
-        source_padding_mask: Optional[Tensor] = None,
     ) -> Tuple[Tensor, StackState]:
-        """Run L further positions with the keys and values of all positions before kept: evaluation and decoding.
+        """Run L further positions with the keys and values of all positions before kept: evaluation.
 
         Args:
             x: (L, B, input size).
-            state: what the previous call, or `source_state`, returned; None: the text begins.
+            state: what the previous call returned; None: the text begins.
             window: how many positions before itself a position sees; None: all.
             padding_mask: bool (L, B), True at padding, which may only stand at the end of a text.
-            source_padding_mask: bool (S, B), True at padding of the source that `source_state` was given.
 
         Returns:
             h (L, B, d), and the state after the last position.
         """
         x = self._input(x, padding_mask)
         state = self._checked(state)
-        past = _memory_length(state)
-        if past == 0:  # no layer attends, or there is no source
-            source_padding_mask = None
-        mask = causal_mask(
-            x.size(0),
-            past,
-            window=window,
-            source_padding_mask=_batch_first(source_padding_mask),
-            source_length=0 if source_padding_mask is None else source_padding_mask.size(0),
-            device=x.device,
+        mask = causal_mask(x.size(0), _memory_length(state), window=window, device=x.device)
+        x, ends = self._run_cached(x, state, mask, padding_mask=padding_mask)
+        return x, [LayerState(c, None if cache is None else cache.last(window)) for c, cache in ends]
+
+    def forward_decoding(
+        self, x: Tensor, state: DecodingState, *, window: Optional[int] = None
+    ) -> Tuple[Tensor, DecodingState]:
+        """Run L further positions, usually one, of rows that a search may reorder.
+
+        Args:
+            x: (L, B, input size).
+            state: what the previous call or `begin_decoding` returned.
+            window: how many positions before itself a position sees; None: all. Not with a source.
+
+        Returns:
+            h (L, B, d), and the state after the last position.
+        """
+        beams, mask = state.beams.extended(x.size(0), window)
+        x, ends = self._run_cached(self._input(x, None), state.layers, mask, beam=beams.size)
+        return x, DecodingState(ends, beams).last(window)
+
+    def begin_decoding(
+        self,
+        sentences: int,
+        beam: int = 1,
+        *,
+        source: Optional[Tensor] = None,
+        source_padding_mask: Optional[Tensor] = None,
+    ) -> DecodingState:
+        """The state with which decoding begins.
+
+        Args:
+            sentences, beam: G and g, for G g rows, those of a sentence next to each other.
+            source: (S, G, d), states that every attending layer attends over: their keys and values are computed here.
+            source_padding_mask: bool (S, G), True at padding.
+        """
+        caches = [
+            layer.transform.cache_context(source) if layer.attention and source is not None else None
+            for layer in self.layers
+        ]
+        slots = torch.zeros(sentences, beam, 0, dtype=torch.long, device=next(self.parameters()).device)
+        length = 0 if source is None else source.size(0)
+        return DecodingState(
+            [LayerState(None, cache) for cache in caches], Beams(slots, _batch_first(source_padding_mask), length)
         )
+
+    def _run_cached(
+        self, x: Tensor, state: StackState, mask: Optional[AttentionMask], **kwargs
+    ) -> Tuple[Tensor, StackState]:
         ends = []
         for layer, (c, memory) in zip(self.layers, state):
             cache = None
             if layer.attention:
                 cache = KeyValueCache() if memory is None else memory
-            x, c, cache = layer(x, c, cache=cache, mask=mask, padding_mask=padding_mask)
-            ends.append(LayerState(c, cache if cache is None else cache.last(window)))
+            x, c, cache = layer(x, c, cache=cache, mask=mask, **kwargs)
+            ends.append(LayerState(c, cache))
         return x, ends
-
-    def source_state(self, source: Tensor) -> StackState:
-        """The state with which decoding begins: keys and values of the source (S, B, d) in every attending layer."""
-        return [
-            LayerState(None, layer.transform.cache_context(source) if layer.attention else None)
-            for layer in self.layers
-        ]
 
     def _input(self, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
         if self.input_proj is not None:

@@ -85,19 +85,5 @@ class LayerState(NamedTuple):
     c: Optional[Tensor] = None
     memory: Union[Tensor, KeyValueCache, None] = None
 
-    def reorder(self, order: Tensor) -> "LayerState":
-        """The state of the batch rows `order` (B',)."""
-        memory = self.memory
-        if isinstance(memory, KeyValueCache):
-            memory = memory.reorder(order)
-        elif memory is not None:
-            memory = memory.index_select(1, order)
-        return LayerState(None if self.c is None else self.c.index_select(0, order), memory)
-
 
 StackState = List[LayerState]
-
-
-def reorder_state(state: StackState, order: Tensor) -> StackState:
-    """The state of the batch rows `order` (B',), for beam search."""
-    return [layer.reorder(order) for layer in state]

@@ -110,6 +110,7 @@ class AttentionTransform(ProjectedTransform):
         context: Optional[Tensor] = None,
         cache: Optional[KeyValueCache] = None,
         mask: Optional[AttentionMask] = None,
+        beam: int = 1,
     ) -> Tuple[Tensor, Optional[KeyValueCache]]:
         """One pass of the transform.
 
@@ -118,11 +119,13 @@ class AttentionTransform(ProjectedTransform):
             context: (S, B, d), layer inputs of the positions before; or
             cache: their keys and values, already computed. Not both.
             mask: who sees whom among L queries and S + L keys; None: everyone sees everyone.
+            beam: g, if the cache is one of sentences with g rows each (see DecodingState): it then has B / g rows, and
+                L g positions are queries and new keys, those of a step next to each other.
 
         Returns:
-            U (L, B, 3d), and where a cache was given, the cache with the L positions behind the S old ones.
+            U (L, B, 3d), and where a cache was given, the cache with the new positions behind the S old ones.
         """
-        q, queries, keys, values = self._project(x, context)
+        q, queries, keys, values = self._project(x, context, beam)
         if cache is not None:
             cache = cache.append(keys, values)
             keys, values = cache.keys, cache.values
@@ -134,7 +137,8 @@ class AttentionTransform(ProjectedTransform):
             is_causal=mask is not None and mask.allowed is None,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
-        z = q + self.alpha * a.permute(2, 0, 1, 3).reshape(q.shape)
+        a = a.permute(2, 0, 1, 3).flatten(2)  # (L g, B / g, d')
+        z = q + self.alpha * a.unflatten(0, (-1, beam)).transpose(1, 2).reshape(q.shape)
         return self.output(self.norm(z) if self.attention_norm == "post" else z), cache
 
     def weights(self, x: Tensor, context: Optional[Tensor], mask: Optional[AttentionMask]) -> Tensor:
@@ -152,12 +156,17 @@ class AttentionTransform(ProjectedTransform):
         q = self.in_proj(context)
         return KeyValueCache().append(*self._keys_values(self.norm(q) if self.attention_norm == "pre" else q))
 
-    def _project(self, x: Tensor, context: Optional[Tensor]) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Q (L, B, d') of x, its queries (B, H, L, d'/H), and keys and values (B, H, S + L, d'/H) of context and x."""
+    def _project(
+        self, x: Tensor, context: Optional[Tensor], beam: int = 1
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Q (L, B, d') of x, its queries (B / g, H, L g, d'/H), and keys and values (B / g, H, S + L g, d'/H) of context
+        and x."""
         q = self.in_proj(x)
         seen = q if context is None else torch.cat((self.in_proj(context), q))
         attended = self.norm(seen) if self.attention_norm == "pre" else seen
-        queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) :]))
+        if beam > 1:  # (L, G g, d') to (L g, G, d')
+            attended = attended.unflatten(1, (-1, beam)).transpose(1, 2).flatten(0, 1)
+        queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) * beam :]))
         return q, queries, *self._keys_values(attended)
 
     def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:

@@ -24,13 +24,13 @@ needs_real_text = pytest.mark.skipif(not (REAL / "xml").exists(), reason="the ca
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    """The modules of the example."""
+def iwslt14():
+    """The module of the example."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)
-        import corpus
+        import iwslt14
 
-        yield corpus
+        yield iwslt14
 
 
 def bash(script, *arguments, **variables):
@@ -71,17 +71,15 @@ def numbers(count, seed):
     return {lang: [f"Es’s {' '.join(names[d] for d in line)}." for line in digits] for lang, names in words.items()}
 
 
-def test_text(lang):
+def spoken_in_tests(lang):
+    """What the small test sets hold, with plain apostrophes."""
     return [line.replace("’", "'") for seed in range(1, 6) for line in numbers(4, seed)[lang]]
-
-
-test_text.__test__ = False
 
 
 def training_text():
     """What cleaning leaves of the small training text."""
     spoken = numbers(320, 0)
-    return {lang: [*["Title", "Title."] , *text] for lang, text in spoken.items()}
+    return {lang: [*["Title", "Title."], *text] for lang, text in spoken.items()}
 
 
 @pytest.fixture(scope="module")
@@ -107,37 +105,38 @@ def archive_of(content, path):
 
 
 @pytest.fixture(scope="module")
-def known(corpus):
+def known(iwslt14):
     """What tells prepare.sh about the small files."""
-    return {"IWSLT14_TEST_SHA256": corpus.fingerprint([test_text("de"), test_text("en")]), "VOCAB": "70"}
+    return {"IWSLT14_TEST_SHA256": iwslt14.fingerprint([spoken_in_tests("de"), spoken_in_tests("en")]), "VOCAB": "70"}
 
 
 @needs_real_text
 @pytest.mark.parametrize("lang", ["de", "en"])
-def test_tokens_are_those_of_moses(corpus, lang):
+def test_tokens_are_those_of_moses(iwslt14, lang):
     """Line by line those of the field's test set, in its order."""
     text = [(REAL / "xml" / f"IWSLT16.{name}.de-en.{lang}.xml").read_bytes() for name in SETS]
-    segments = [line for content in text for line in corpus.segments("", corpus.lines("", content))]
+    segments = [line for content in text for line in iwslt14.segments("", iwslt14.lines("", content))]
     assert len(segments) == 6750
-    assert [corpus.tokenize(line, lang).lower() for line in segments] == lines(REAL / f"test.{lang}")
+    assert [iwslt14.tokenize(line, lang).lower() for line in segments] == lines(REAL / f"test.{lang}")
 
 
 @pytest.mark.parametrize(
     "lang, line, tokens",
     [
-        ("en", "\"Don't [1,000], 1990's...\" & a\tfew,\n", "&quot; Don &apos;t &#91; 1,000 &#93; , 1990 &apos;s ... &quot; &amp; a few ,"),
-        ("en", "Mr. J. Smith, No. 5 of the U.S. It's 'so'. And 'tis", "Mr. J. Smith , No. 5 of the U.S. It &apos;s &apos; so &apos; . And &apos; tis"),
+        ("en", "\"Don't [1,000], 1990's...\" &", "&quot; Don &apos;t &#91; 1,000 &#93; , 1990 &apos;s ... &quot; &amp;"),
+        ("en", " Mr. J. Smith, No. 5\tof the U.S. a few,\n", "Mr. J. Smith , No. 5 of the U.S. a few ,"),
+        ("en", "It's 'so'. And 'tis", "It &apos;s &apos; so &apos; . And &apos; tis"),
         ("de", "Am 3. Mai, d.h. z.B. 1990. Geht's?", "Am 3. Mai , d.h. z.B. 1990 . Geht &apos; s ?"),
         ("de", "Ende. da. Da.", "Ende. da . Da ."),
         ("de", "", ""),
     ],
 )
-def test_tokens(corpus, lang, line, tokens):
-    assert corpus.tokenize(line, lang) == tokens
+def test_tokens(iwslt14, lang, line, tokens):
+    assert iwslt14.tokenize(line, lang) == tokens
 
 
 @needs_real_text
-def test_the_campaigns_text(corpus, tmp_path):
+def test_the_campaigns_text(iwslt14, tmp_path):
     """The test sets are whole and in order; the field's dev set, given as training text, loses no pair."""
     content, valid = {}, {}
     for lang in ("de", "en"):
@@ -146,7 +145,7 @@ def test_the_campaigns_text(corpus, tmp_path):
         for name in SETS:
             content[f"IWSLT14.{name}.de-en.{lang}.xml"] = (REAL / "xml" / f"IWSLT16.{name}.de-en.{lang}.xml").read_bytes()
     sha256 = re.search(r"TEST_SHA256:-(\w+)", (SCRIPTS / "prepare.sh").read_text())[1]
-    corpus.extract(str(archive_of(content, tmp_path / "de-en.tgz")), tmp_path, sha256, lower=True)
+    iwslt14.extract(str(archive_of(content, tmp_path / "de-en.tgz")), tmp_path, sha256, lower=True)
     for lang in ("de", "en"):
         test = [plain(line) for line in lines(REAL / f"test.{lang}")]
         assert [squeezed(line) for line in lines(tmp_path / f"test.{lang}")] == [squeezed(line) for line in test]
@@ -154,7 +153,7 @@ def test_the_campaigns_text(corpus, tmp_path):
         assert lines(tmp_path / f"train.{lang}") == [line for n, line in enumerate(valid[lang], 1) if n % 23]
     reference = lines(tmp_path / "reference.tok.en")
     assert reference == lines(REAL / "test.en")
-    of_lower = [corpus.tokenize(line, "en", lower=True) for line in lines(tmp_path / "test.en")]
+    of_lower = [iwslt14.tokenize(line, "en", lower=True) for line in lines(tmp_path / "test.en")]
     assert sum(a != b for a, b in zip(of_lower, reference)) == 7  # abbreviations that Moses knows by the next word
 
 
@@ -180,7 +179,7 @@ def test_from_the_archive_to_bleu(files, known, tmp_path):
         text = [line.lower() for line in text]
         assert lines(out / "text" / f"valid.{lang}") == text[22::23]
         assert lines(out / "text" / f"train.{lang}") == [line for n, line in enumerate(text, 1) if n % 23]
-        assert lines(out / "text" / f"test.{lang}") == [line.lower() for line in test_text(lang)]
+        assert lines(out / "text" / f"test.{lang}") == [line.lower() for line in spoken_in_tests(lang)]
     pieces = [{line.split()[0] for line in lines(out / "data" / f"dict.{lang}.txt")} for lang in ("de", "en")]
     assert pieces[0] != pieces[1] and len(pieces[0] | pieces[1]) <= int(known["VOCAB"]) + 8  # fairseq rounds up to 8
     before = (out / "data" / "train.de-en.de.bin").stat().st_mtime_ns
@@ -200,14 +199,14 @@ def test_from_the_archive_to_bleu(files, known, tmp_path):
     assert len(lines(run / "checkpoint_best.test.tok.en")) == 20
 
 
-def test_upper_case_by_option(corpus, files, known, tmp_path):
+def test_upper_case_by_option(iwslt14, files, known, tmp_path):
     archive = archive_of(files, tmp_path / "de-en.tgz")
-    corpus.extract(str(archive), tmp_path, known["IWSLT14_TEST_SHA256"], lower=False)
-    assert lines(tmp_path / "test.de") == test_text("de")
+    iwslt14.extract(str(archive), tmp_path, known["IWSLT14_TEST_SHA256"], lower=False)
+    assert lines(tmp_path / "test.de") == spoken_in_tests("de")
     assert lines(tmp_path / "valid.en") == training_text()["en"][22::23]
 
 
-def test_download(corpus, files, known, tmp_path):
+def test_download(iwslt14, files, known, tmp_path):
     """A part that has arrived is gone on from; a wrong length is told."""
     (tmp_path / "served").mkdir()
     archive = archive_of(files, tmp_path / "served" / "de-en.tgz")
@@ -216,7 +215,7 @@ def test_download(corpus, files, known, tmp_path):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         url, got = f"http://127.0.0.1:{server.server_port}/de-en.tgz", tmp_path / "new" / "de-en.tgz"
-        corpus.fetch(url, str(got), size)
+        iwslt14.fetch(url, str(got), size)
         assert got.read_bytes() == archive.read_bytes() and os.listdir(got.parent) == ["de-en.tgz"]
         refused = bash("prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size + 1))
         assert_refused(refused, f"{size + 1:,} were expected")
@@ -235,9 +234,9 @@ def test_bad_archives(files, known, tmp_path):
 
     german, english = "train.tags.de-en.de", "train.tags.de-en.en"
     whole = archive_of(files, bad).read_bytes()
-    refused(whole[: len(whole) // 2], bad, "no tar archive, or a broken one")
-    refused(whole[:-6] + b"\0\0" + whole[-4:], bad, "no tar archive, or a broken one")  # gzip's checksum
-    refused(b"\x00\xff rubbish", bad, "no tar archive, or a broken one")
+    refused(whole[: len(whole) // 2], bad, "no .tgz archive, or a broken one")
+    refused(whole[:-6] + b"\0\0" + whole[-4:], bad, "no .tgz archive, or a broken one")  # gzip's checksum
+    refused(b"\x00\xff rubbish", bad, "no .tgz archive, or a broken one")
     refused({"README": b"IWSLT 2016"}, bad, "holds no IWSLT14.TED.dev2010.de-en.de.xml")
     refused({**files, german: files[german] + b"Noch eine Zeile.\n"}, "training text has 327 German and 326 English lines")
     refused({**files, german: files[german] + b"\x80\xfe\x00\n"}, f"{german}, line 333: not UTF-8")

@@ -1,8 +1,11 @@
 """The encoder-decoder: what a target position sees, padding, decoding, sizes."""
 
+import copy
+
 import pytest
 import torch
 from fairseq.data import Dictionary
+from fairseq.sequence_generator import SequenceGenerator
 
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.models import srupp_transformer
@@ -24,9 +27,9 @@ class Task:
 PAD = Task.source_dictionary.pad()
 
 
-def model_of(awake, task=Task, **options):
+def model_of(awake, task=Task, seed=1, **options):
     options = {"hidden_size": 12, "attention_dim": 8, "embed_dim": 6, "encoder_layers": 2, "decoder_layers": 3, "dropout": 0.0, **options}
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     return awake(SRUppTransformer.build_model(SRUppTransformerConfig(**options), task)).eval()
 
 
@@ -67,6 +70,41 @@ def test_source_keys_and_values_are_computed_once(awake):
         for step in range(1, 6):
             model.decoder(target[:, :step], encoder_out=encoded, incremental_state=incremental)
     assert calls == [7] + [1] * 5
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_scores_of_a_search_are_those_of_the_full_pass(awake, options, beam):
+    """fairseq's own generator, its sentences finishing at different times; two models in an ensemble."""
+    models = [model_of(awake, seed=seed, **options).float() for seed in (1, 5)]
+    for model in models:
+        model.decoder.output.linear.bias.data[Task.target_dictionary.eos()] += 1  # or hardly any would end
+    source, _ = batch()
+    source = torch.cat((source, source.flip(0).roll(2, 1).masked_fill(source.flip(0).roll(2, 1) == PAD, 5)))
+    generator = SequenceGenerator(
+        [copy.deepcopy(model) for model in models], Task.target_dictionary, beam_size=beam, max_len_a=0, max_len_b=25
+    )
+    sample = {"net_input": {"src_tokens": source, "src_lengths": (source != PAD).sum(1)}}
+    found = generator.generate(None, sample)
+    lengths = set()
+    for sentence, hypotheses in zip(source, found):
+        assert len(hypotheses) == beam
+        for hypothesis in hypotheses:
+            tokens = hypothesis["tokens"]
+            lengths.add(len(tokens))
+            previous = torch.cat((tokens[-1:], tokens[:-1]))  # fairseq begins with the end of sentence
+            with torch.no_grad():
+                scores = [model(sentence[None], None, previous[None])[0][0].softmax(-1) for model in models]
+            full = torch.stack(scores).mean(0).log().gather(1, tokens[:, None]).squeeze(1)
+            torch.testing.assert_close(hypothesis["positional_scores"], full, rtol=0, atol=1e-5)
+    assert len(lengths) > 1 or beam == 1
+
+
+def test_encoded_sentences_are_not_copied_for_beams(awake):
+    model = model_of(awake)
+    encoded = model.encoder(batch()[0], None)
+    beams = model.encoder.reorder_encoder_out(encoded, torch.arange(3).repeat_interleave(5))
+    assert beams["encoder_out"][0] is encoded["encoder_out"][0]
 
 
 def test_what_a_target_position_sees(awake):

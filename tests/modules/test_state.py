@@ -2,7 +2,7 @@
 
 import torch
 
-from fairseq_srupp.modules import KeyValueCache, LayerState, SRUppStack, reorder_state
+from fairseq_srupp.modules import KeyValueCache, SRUppStack
 
 
 def positions(length, first=0.0, batch=2):
@@ -43,13 +43,6 @@ def test_reordering_keeps_room_for_the_next_step():
     place = cache.keys.data_ptr()
     longer = cache.append(positions(1, 7, batch=3), -positions(1, 7, batch=3))
     assert longer.keys.data_ptr() == place and held(longer) == list(range(8))
-
-
-def test_training_memory_is_reordered_too():
-    memory, c = torch.randn(4, 3, 5), torch.randn(3, 5)
-    order = torch.tensor([2, 0])
-    (state,) = reorder_state([LayerState(c, memory)], order)
-    assert torch.equal(state.memory, memory[:, order]) and torch.equal(state.c, c[order])
 
 
 def test_gradients_pass_through_a_cache(awake):
