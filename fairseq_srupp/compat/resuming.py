@@ -3,8 +3,8 @@
 fairseq (0.12) stops with a traceback at a `checkpoint_last.pt` that a kill left truncated (older versions and
 other programs leave such files; ours does not, see saving.py), although whole checkpoints lie beside it; it
 trains from scratch when the file of `--restore-file` does not exist; it answers parameters of another shape
-with "Cannot load model parameters". And the iterator whose state is restored is not told from which file. May
-go, part by part, as fairseq learns these.
+with "Cannot load model parameters"; a run that had made its last update makes one more when it is started again.
+And the iterator whose state is restored is not told from which file. May go, part by part, as fairseq learns these.
 
 `epoch_itr.load_state_dict(state)` finds the path of the checkpoint that was loaded in
 `state["checkpoint_path"]`.
@@ -21,7 +21,7 @@ import torch
 
 from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.compat.patch import wrap
+from fairseq_srupp.compat.patch import entry_points, wrap
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,18 @@ def _remove_left_overs(save_dir: str) -> None:
         os.remove(path)
 
 
+def _train_unless_done(original, cfg, trainer, *args, **kwargs):
+    done, limit = trainer.get_num_updates(), cfg.optimization.max_update
+    if limit and done >= limit:
+        logger.info(f"nothing to do: the run has made {done} updates, --max-update is {limit}")
+        return [None], True
+    return original(cfg, trainer, *args, **kwargs)
+
+
 def apply() -> None:
+    for module in entry_points("train"):
+        wrap(module, "train")(_train_unless_done)
+
     from fairseq import checkpoint_utils
     from fairseq.trainer import Trainer
     from omegaconf import OmegaConf

@@ -1,5 +1,6 @@
 """Training goes on from a whole checkpoint, and says clearly when it cannot."""
 
+import logging
 import shutil
 from types import SimpleNamespace
 
@@ -177,3 +178,15 @@ def test_other_errors_of_loading_pass(fairseq_cli, text, run, monkeypatch):
     monkeypatch.setattr(TransformerLanguageModel, "load_state_dict", fault)
     with pytest.raises(ZeroDivisionError):
         fairseq_cli("eval-lm", text.data, "--cpu --path", run / "checkpoint_last.pt")
+
+
+def test_a_finished_run_makes_no_further_update(fairseq_cli, text, tmp_path, caplog):
+    train = f"{text.train} --max-update 3 --save-dir {tmp_path}"
+    fairseq_cli("train", train)
+    before = (tmp_path / "checkpoint_last.pt").read_bytes()
+    with caplog.at_level(logging.INFO):
+        fairseq_cli("train", train)
+    assert "the run has made 3 updates" in caplog.text
+    assert (tmp_path / "checkpoint_last.pt").read_bytes() == before
+    fairseq_cli("train", train.replace("--max-update 3", "--max-update 4"))
+    assert updates_in(tmp_path / "checkpoint_last.pt") == 4
