@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 reference=$data/bpe/reference
 [ -s "$reference.tok.en" ] || { echo "evaluate.sh: $reference.tok.en is missing: run prepare.sh" >&2; exit 1; }
 
-grep -q '[A-Z]' "$reference.en" && lower= || lower=lower
+LC_ALL=C grep -q '[A-Z]' "$reference.en" && lower= || lower=lower
 SACREBLEU_OPTIONS=${lower:+--lowercase} "$here/../translation/evaluate.sh" de en "$data" "$checkpoint" "$@"
 
 out=${checkpoint%.pt}.test

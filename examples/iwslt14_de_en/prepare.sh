@@ -15,7 +15,7 @@ test_sha256=${IWSLT14_TEST_SHA256:-4bfd5d3a6cf87ab137d11c799559ef806d57d94eec315
 
 [ ! -e "$out/data" ] || { echo "$out/data is already there"; exit 0; }
 if [ $# -eq 1 ] && [ ! -e "$archive" ]; then
-  python "$here/corpus.py" fetch "$url" "$archive" "$bytes"
+  python "$here/iwslt14.py" fetch "$url" "$archive" "$bytes"
 fi
 
 new=$out/unfinished
@@ -23,8 +23,9 @@ rm -rf "$new"
 trap 'rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
 mkdir -p "$new/text"
 text=$new/text
-python "$here/corpus.py" extract "$archive" "$text" "$test_sha256" "$([ -n "${CASED:-}" ] && echo cased || echo lower)"
-SEPARATE_DICTIONARIES=1 "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" "${VOCAB:-14000}"
+python "$here/iwslt14.py" extract "$archive" "$text" "$test_sha256" "${CASED:+cased}"
+SEPARATE_DICTIONARIES=1 "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" \
+  "${VOCAB:-14000}" | grep -v ' in .*/unfinished/data$'
 mv "$text/reference.tok.en" "$new/data/bpe"
 rm -rf "$out/text"
 mv "$text" "$out/text"

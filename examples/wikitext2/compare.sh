@@ -17,7 +17,8 @@ adaptive="--adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax
 common="--user-dir $user_dir $adaptive --cpu --bf16 --dropout 0.1 --clip-norm 1.0 --lr-scheduler cosine --warmup-updates 100
   --no-epoch-checkpoints --log-format simple --log-interval 50 --seed 1"
 srupp_lm="--task streaming_language_modeling --arch srupp_lm --layers 4 --hidden-size 696 --attention-dim 174 --embed-dim 256
-  --tokens-per-sample 128 --batch-size 16 --batch-size-valid 16 --optimizer radam --lr 0.005 --weight-decay 0.1"
+  --tokens-per-sample 128 --batch-size 16 --batch-size-valid 16
+  --adaptive-input-dropout 0 --adaptive-softmax-dropout 0 --optimizer radam --lr 0.005 --weight-decay 0.1"
 transformer_lm="--task language_modeling --arch transformer_lm --decoder-layers 3 --decoder-embed-dim 256
   --decoder-input-dim 256 --decoder-output-dim 256 --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4
   --decoder-normalize-before --attention-dropout 0.1 --tokens-per-sample 256 --sample-break-mode none --batch-size 8

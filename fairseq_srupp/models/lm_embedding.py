@@ -27,15 +27,16 @@ def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Modul
     _check(cfg)
     symbols, size = len(dictionary), cfg.hidden_size
     output, embed_tokens, input_size = None, None, size
-    softmax_bands = _bands(cfg.adaptive_softmax_cutoff, symbols, "--adaptive-softmax-cutoff")
+    softmax_bands = _bands(cfg.adaptive_softmax_cutoff, dictionary, "--adaptive-softmax-cutoff")
     if softmax_bands is not None:
         dims = _dims(cfg, softmax_bands, cfg.adaptive_softmax_factor)
         embeddings = band_embeddings(softmax_bands, dims, size, clusters=True)
         output = AdaptiveSoftmax(
-            softmax_bands, embeddings, band_projections(dims, size), dropout=cfg.adaptive_softmax_dropout
+            softmax_bands, embeddings, band_projections(dims, size), dropout=_dropout(cfg, cfg.adaptive_softmax_dropout)
         )
     if cfg.adaptive_input:
-        bands = _bands(cfg.adaptive_input_cutoff or cfg.adaptive_softmax_cutoff, symbols, "--adaptive-input-cutoff")
+        cutoff = cfg.adaptive_input_cutoff or cfg.adaptive_softmax_cutoff
+        bands = _bands(cutoff, dictionary, "--adaptive-input-cutoff")
         dims = _dims(cfg, bands, cfg.adaptive_input_factor)
         tied = cfg.tie_adaptive_weights or cfg.share_decoder_input_output_embed
         if tied and (bands.ends != softmax_bands.ends or cfg.adaptive_input_factor != cfg.adaptive_softmax_factor):
@@ -45,7 +46,7 @@ def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Modul
             output.embeddings if tied else band_embeddings(bands, dims, size),
             output.projections if cfg.tie_adaptive_proj else band_projections(dims, size),
             padding_idx=dictionary.pad(),
-            dropout=cfg.adaptive_input_dropout,
+            dropout=_dropout(cfg, cfg.adaptive_input_dropout),
         )
     else:
         input_size = embed_dim(cfg)
@@ -69,17 +70,27 @@ def _check(cfg: SRUppConfig) -> None:
     if cfg.share_decoder_input_output_embed and bool(cfg.adaptive_input) != bool(cfg.adaptive_softmax_cutoff):
         raise UserError("--share-decoder-input-output-embed needs input and output both adaptive, or both plain")
     for name in ("adaptive_input_dropout", "adaptive_softmax_dropout"):
-        if not 0 <= getattr(cfg, name) < 1:
+        if not 0 <= _dropout(cfg, getattr(cfg, name)) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {getattr(cfg, name)}")
 
 
-def _bands(cutoff: Optional[str], symbols: int, option: str) -> Optional[Bands]:
+def _bands(cutoff: Optional[str], dictionary: Dictionary, option: str) -> Optional[Bands]:
     if not cutoff:
         return None
     try:
-        return Bands(symbols, [int(end) for end in str(cutoff).split(",")])
-    except ValueError as error:
-        raise UserError(f"{option} {cutoff}: expected increasing word numbers up to the {symbols} of the dictionary") from error
+        bands = Bands(len(dictionary), [int(end) for end in str(cutoff).split(",")])
+        if bands.ends[0] < dictionary.nspecial:
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"{option} {cutoff}: expected increasing numbers, from the {dictionary.nspecial} special symbols, which "
+            f"stand first, to the {len(dictionary)} symbols of the dictionary"
+        ) from None
+    return bands
+
+
+def _dropout(cfg: SRUppConfig, own: Optional[float]) -> float:
+    return cfg.dropout if own is None else own
 
 
 def _dims(cfg: SRUppConfig, bands: Bands, factor: float) -> List[int]:

@@ -38,8 +38,8 @@ class SRUppLanguageModelConfig(SRUppConfig):
     adaptive_input_factor: float = field(
         default=4, metadata={"help": "by which each band is narrower than the one before"}
     )
-    adaptive_input_dropout: float = field(
-        default=0.0, metadata={"help": "dropout of adaptive embeddings, before their projection"}
+    adaptive_input_dropout: Optional[float] = field(
+        default=None, metadata={"help": "dropout of adaptive embeddings, before their projection (default: --dropout)"}
     )
     adaptive_softmax_cutoff: Optional[str] = field(
         default=None, metadata={"help": "adaptive softmax with these bands; needs --criterion adaptive_loss"}
@@ -47,8 +47,8 @@ class SRUppLanguageModelConfig(SRUppConfig):
     adaptive_softmax_factor: float = field(
         default=4, metadata={"help": "by which each band is narrower than the one before"}
     )
-    adaptive_softmax_dropout: float = field(
-        default=0.0, metadata={"help": "dropout within the adaptive softmax, after its projections"}
+    adaptive_softmax_dropout: Optional[float] = field(
+        default=None, metadata={"help": "dropout within the adaptive softmax, after its projections (default: --dropout)"}
     )
     tie_adaptive_weights: bool = field(
         default=False, metadata={"help": "adaptive input and softmax share embeddings"}

@@ -26,8 +26,6 @@ def _register(name: str, d: int, attention: int, dropout: float, words: Optional
             tie_adaptive_weights=True,
             tie_adaptive_proj=words["tied_projections"],
         )
-        preset.setdefault("adaptive_input_dropout", dropout)
-        preset.setdefault("adaptive_softmax_dropout", dropout)
 
     @register_model_architecture("srupp_lm", f"srupp_lm_{name}")
     def architecture(args) -> None:

@@ -49,8 +49,8 @@ class Symbols(Dictionary):
         return self.count_
 
 
-def build(name, symbols):
-    args = argparse.Namespace()
+def build(name, symbols, **options):
+    args = argparse.Namespace(**options)
     ARCH_CONFIG_REGISTRY[f"srupp_lm_{name}"](args)
     cfg = SRUppLanguageModelConfig(**{"mem_len": 8, **vars(args)})
     task = argparse.Namespace(target_dictionary=Symbols(symbols))
@@ -89,8 +89,8 @@ def test_attention_layers(name, layers):
 
 
 def test_dropout():
-    def rates(name, symbols):
-        model, cfg = build(name, symbols)
+    def rates(name, symbols, **options):
+        model, cfg = build(name, symbols, **options)
         decoder, transform = model.decoder, model.decoder.stack.layers[0].transform
         rates = [cfg.dropout, decoder.embed_dropout, decoder.output_dropout, transform.attention_dropout]
         if decoder.adaptive_softmax is not None:
@@ -99,6 +99,7 @@ def test_dropout():
 
     assert rates("enwik8_base", ENWIK8) == [0.22] * 4
     assert rates("wiki103_base", WIKI103) == [0.15] * 6
+    assert rates("wiki103_base", WIKI103, dropout=0.3) == [0.3] * 6
     assert rates("lm1b_base", LM1B) == [0.05, 0.05, 0.05, 0, 0, 0]
 
 

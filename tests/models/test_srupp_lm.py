@@ -158,6 +158,7 @@ def test_shared_embeddings(awake, embed_dim):
     ({"mem_len": -1}, "--mem-len"),
     ({"dropout": 1.0}, "--dropout"),
     ({"adaptive_softmax_cutoff": "5,500"}, "--adaptive-softmax-cutoff 5,500"),
+    ({"adaptive_softmax_cutoff": "3,9"}, "--adaptive-softmax-cutoff 3,9"),
     ({"adaptive_softmax_cutoff": "9,5"}, "--adaptive-softmax-cutoff 9,5"),
     ({"adaptive_softmax_cutoff": "many"}, "--adaptive-softmax-cutoff many"),
     ({"adaptive_input": True}, "--adaptive-input needs"),

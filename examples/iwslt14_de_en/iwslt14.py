@@ -1,10 +1,10 @@
 """IWSLT'14 German-English from the campaign's archive.
 
-    corpus.py fetch URL FILE BYTES             the archive, from a public address
-    corpus.py extract ARCHIVE OUT SHA256 CASE  OUT/train.de, train.en, valid.de, ..., one sentence a line, and
-                                               OUT/reference.tok.en, the test text's tokens in lower case
+    iwslt14.py fetch URL FILE BYTES             the archive, from a public address
+    iwslt14.py extract ARCHIVE OUT SHA256 CASE  OUT/train.de, train.en, valid.de, ..., one sentence a line, and
+                                                OUT/reference.tok.en, the test text's tokens in lower case
 
-SHA256 is that of the test text (see `fingerprint`), CASE is lower or cased.
+SHA256 is that of the test text (see `fingerprint`), CASE is cased or, for lower case, empty.
 """
 
 import hashlib
@@ -58,11 +58,11 @@ def extract(archive: str, out: Path, sha256: str, lower: bool) -> None:
 
 
 def read(archive: str) -> dict:
-    """The archive's files of IWSLT'14 by name: each where it was read and its lines."""
+    """The archive's files by name: for each what to call it in messages, and its lines."""
     names = {TRAIN.format(lang) for lang in LANGS} | {TEST.format(name, lang) for name in TEST_SETS for lang in LANGS}
     files = {}
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 name = os.path.basename(member.name)
                 if name in names and member.isfile():
@@ -72,7 +72,7 @@ def read(archive: str) -> dict:
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise Failed(f"{archive}: {error.strerror}") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError):
-        raise Failed(f"{archive} is no tar archive, or a broken one") from None
+        raise Failed(f"{archive} is no .tgz archive, or a broken one") from None
     if missing := sorted(names - files.keys()):
         raise Failed(f"{archive} holds no {missing[0]}: it is not the archive of IWSLT'14")
     return {name: (where, lines(where, content)) for name, (where, content) in files.items()}
@@ -129,7 +129,7 @@ def write(path: Path, text: list, lower: bool) -> None:
 
 
 def fetch(url: str, path: str, size: int) -> None:
-    """Download a file of known length, going on with what has arrived. Its checksum was nowhere published."""
+    """Download a file of known length, going on with what has arrived. No checksum of the archive is known."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     part = f"{path}.part"
     try:
@@ -146,9 +146,9 @@ def main() -> None:
         if command == "fetch":
             fetch(rest[0], rest[1], int(rest[2]))
         else:
-            extract(rest[0], Path(rest[1]), rest[2], lower=rest[3] == "lower")
+            extract(rest[0], Path(rest[1]), rest[2], lower=rest[3] != "cased")
     except Failed as error:
-        sys.exit(f"corpus.py: {error}")
+        sys.exit(f"iwslt14.py: {error}")
 
 
 if __name__ == "__main__":
