@@ -24,6 +24,6 @@ train_lm() {
 evaluate_lm() {
   local data=$1 checkpoint=$2 window=$3; shift 3
   fairseq-eval-lm "$data" --user-dir "$(python -m fairseq_srupp user-dir)" --task streaming_language_modeling \
-    --path "$checkpoint" --gen-subset test --batch-size 1 --tokens-per-sample "$window" \
+    --path "$checkpoint" --gen-subset test --batch-size 1 --distributed-world-size 1 --tokens-per-sample "$window" \
     --model-overrides "{'mem_len': $window}" "$@"
 }

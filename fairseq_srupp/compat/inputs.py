@@ -10,7 +10,7 @@ import struct
 from typing import Iterator
 
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.compat.patch import entry_points, wrap
+from fairseq_srupp.compat.patch import wrap, wrap_command
 
 # Assertions and plain exceptions of fairseq that speak to the user.
 _MEANT_FOR_USERS = re.compile(
@@ -32,6 +32,13 @@ def known_mistakes() -> Iterator[None]:
         if not _MEANT_FOR_USERS.search(str(error)):
             raise
         raise UserError(str(error)) from error
+    except SyntaxError as error:
+        if error.filename != "<string>":
+            raise
+        raise UserError(f"--model-overrides {error.text}: expected a dictionary such as {{'mem_len': 2048}}") from error
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"the input is not UTF-8: byte 0x{byte:02x} at position {error.start}") from error
     except IndexError as error:
         if "index out of range in self" not in str(error):
             raise
@@ -56,9 +63,9 @@ def apply() -> None:
     wrap(tasks, "setup_task")(guarded)
     wrap(LanguageModelingTask, "load_dataset")(guarded)
     wrap(TranslationTask, "load_dataset")(guarded)
-    # Neither does fairseq-generate, which is already running.
-    for module in entry_points("generate"):
-        wrap(module, "main")(guarded)
+    # Neither do those that are already running.
+    for command in ("eval_lm", "generate", "interactive"):
+        wrap_command(command, "main")(guarded)
 
     # An index that could not be opened has nothing to close; fairseq would print a traceback of that.
     for owner in (indexed_dataset.MMapIndexedDataset, indexed_dataset.MMapIndexedDataset.Index):

@@ -3,8 +3,7 @@
 import functools
 import inspect
 import sys
-from types import ModuleType
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 
 def wrap(owner: Any, name: str) -> Callable[[Callable], Callable]:
@@ -28,8 +27,16 @@ def wrap(owner: Any, name: str) -> Callable[[Callable], Callable]:
     return decorator
 
 
-def entry_points(name: str) -> Iterator[ModuleType]:
-    """The module fairseq_cli.`name` where this process has it: imported, or run as `python -m`, or both."""
-    for module in (sys.modules.get(f"fairseq_cli.{name}"), sys.modules["__main__"]):
-        if getattr(getattr(module, "__spec__", None), "name", None) == f"fairseq_cli.{name}":
-            yield module
+def wrap_command(command: str, name: str) -> Callable[[Callable], Callable]:
+    """Decorator: like `wrap`, of a function of fairseq_cli.`command` where this process has it: imported, or run as
+    `python -m`, or both."""
+
+    def decorator(replacement: Callable) -> Callable:
+        for module in (sys.modules.get(f"fairseq_cli.{command}"), sys.modules["__main__"]):
+            if getattr(getattr(module, "__spec__", None), "name", None) == f"fairseq_cli.{command}":
+                wrapped = wrap(module, name)(replacement)
+                # in a process that was spawned by `python -m` the functions have a namespace beside the module's
+                inspect.unwrap(module.main).__globals__[name] = wrapped
+        return replacement
+
+    return decorator

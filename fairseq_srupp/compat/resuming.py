@@ -21,7 +21,7 @@ import torch
 
 from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.compat.patch import entry_points, wrap
+from fairseq_srupp.compat.patch import wrap, wrap_command
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,7 @@ def _train_unless_done(original, cfg, trainer, *args, **kwargs):
 
 
 def apply() -> None:
-    for module in entry_points("train"):
-        wrap(module, "train")(_train_unless_done)
+    wrap_command("train", "train")(_train_unless_done)
 
     from fairseq import checkpoint_utils
     from fairseq.trainer import Trainer

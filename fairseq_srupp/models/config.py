@@ -58,6 +58,9 @@ def embed_dropout(cfg: SRUppConfig) -> float:
 
 def _attention_layers(cfg: SRUppConfig, layers: int) -> List[int]:
     if cfg.no_attention or cfg.no_projection:
+        if cfg.attention_layers is not None:
+            option = "--no-attention" if cfg.no_attention else "--no-projection"
+            raise UserError(f"{option} and --attention-layers {cfg.attention_layers} contradict each other")
         return []
     if cfg.attention_layers is None:
         return attention_layer_indices(layers, cfg.attention_every_n_layers)

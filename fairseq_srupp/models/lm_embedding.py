@@ -69,6 +69,9 @@ def _check(cfg: SRUppConfig) -> None:
         raise UserError("--tie-adaptive-proj needs --tie-adaptive-weights")
     if cfg.share_decoder_input_output_embed and bool(cfg.adaptive_input) != bool(cfg.adaptive_softmax_cutoff):
         raise UserError("--share-decoder-input-output-embed needs input and output both adaptive, or both plain")
+    for name in ("adaptive_input_factor", "adaptive_softmax_factor"):
+        if not 1 <= getattr(cfg, name) < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(cfg, name)}")
     for name in ("adaptive_input_dropout", "adaptive_softmax_dropout"):
         if not 0 <= _dropout(cfg, getattr(cfg, name)) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {getattr(cfg, name)}")
@@ -84,7 +87,7 @@ def _bands(cutoff: Optional[str], dictionary: Dictionary, option: str) -> Option
     except ValueError:
         raise UserError(
             f"{option} {cutoff}: expected increasing numbers, from the {dictionary.nspecial} special symbols, which "
-            f"stand first, to the {len(dictionary)} symbols of the dictionary"
+            f"stand first, to the {len(dictionary)} symbols of the dictionary (is it the model's own?)"
         ) from None
     return bands
 

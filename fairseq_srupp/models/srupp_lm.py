@@ -65,8 +65,8 @@ class SRUppLanguageModelDecoder(StackDecoder):
     """
 
     def __init__(self, cfg: SRUppLanguageModelConfig, dictionary: Dictionary):
-        if cfg.mem_len < 0:
-            raise UserError(f"--mem-len must be at least 0, not {cfg.mem_len}")
+        if not isinstance(cfg.mem_len, int) or cfg.mem_len < 0:
+            raise UserError(f"--mem-len must be a whole number, at least 0, not {cfg.mem_len}")
         check_options(cfg, cfg.layers)
         embed_tokens, input_size, output = build_embeddings(cfg, dictionary)
         super().__init__(

@@ -301,6 +301,11 @@ class StreamingLanguageModelingTask(FairseqTask):
         if isinstance(generator, SequenceScorer):
             return generator.generate(models, sample)
         prompt = sample["net_input"]["src_tokens"]
+        room = int(generator.max_len_a * prompt.size(1) + generator.max_len_b)
+        if prompt.size(1) > room:
+            logger.warning(
+                f"a prompt of {prompt.size(1)} tokens leaves nothing of the {room} that --max-len-a and --max-len-b allow"
+            )
         first, rest = prompt[:, :1], prompt[:, 1:]
         with torch.no_grad():
             hypotheses = generator.generate(

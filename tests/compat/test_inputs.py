@@ -55,6 +55,11 @@ def test_data_of_another_dictionary(text, tmp_path, fairseq_cli):
         train_on(data, text, tmp_path, fairseq_cli)
 
 
+def test_overrides_that_are_no_dictionary():
+    with pytest.raises(UserError, match="--model-overrides {'mem_len': 3: expected a dictionary"), known_mistakes():
+        eval("{'mem_len': 3")
+
+
 def test_files_that_cannot_be_opened_when_text_is_generated(tmp_path):
     """In a process of its own: fairseq-generate is running when the repairs are made."""
     for lang in ("de", "en"):

@@ -389,6 +389,12 @@ def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys, caplog)
     assert len(shown["H-0"].split("\t")[1].split()) > len("the  squid")
     assert shown["H-1"].split("\t")[1].startswith("<unk> ")
     assert "2 byte(s) of the input are not in the dictionary" in caplog.text  # q and A
+    args.max_len_a, args.max_len_b = 0, 5
+    interactive.main(convert_namespace_to_omegaconf(args))
+    assert "a prompt of 10 tokens leaves nothing of the 5" in caplog.text
+    (tmp_path / "lines").write_bytes(b"the \xff squid\n")
+    with pytest.raises(SystemExit, match="not UTF-8: byte 0xff at position 4"):
+        interactive.main(convert_namespace_to_omegaconf(args))
 
 
 def test_a_memory_longer_than_the_text(corpus, trained):

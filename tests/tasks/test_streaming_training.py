@@ -75,6 +75,17 @@ def test_two_processes_share_the_rows(data, tmp_path):
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5, msg=name)
 
+    # and they evaluate it together
+    results = []
+    for processes in (1, 2):
+        words = f"-m fairseq_cli.eval_lm {data} --user-dir {PACKAGE_DIR} --cpu --task streaming_language_modeling"
+        words += f" --path {tmp_path}/one/checkpoint_last.pt --gen-subset test --batch-size {2 // processes}"
+        words += f" --distributed-world-size {processes} --distributed-backend gloo"
+        done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(set(re.findall(r"bpc: [\d.]+", done.stdout + done.stderr)))
+    assert results[0] == results[1] and len(results[0]) == 1
+
 
 def kill_while_saving(arguments, save_dir):
     """Start a run, and kill all of it when a checkpoint of update 8 or later is being written."""
