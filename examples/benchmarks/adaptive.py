@@ -1,7 +1,7 @@
 """Adaptive input and softmax against fairseq's, at WikiText-103's size: 267,735 words, cut-offs 19,997 / 39,997 / 199,997,
 e = 1024, factor 4, all tied. Embeddings of a batch, its loss, and all gradients: time in turns, peak memory each by itself.
 
-    python examples/benchmarks/adaptive.py [--json FILE] [--tokens 2048] [--hidden-size 1024] [--device cuda]
+    python examples/benchmarks/adaptive.py [--json FILE] [--tokens 2048] [--hidden-size 3072] [--device cuda]
 """
 
 import argparse
@@ -86,7 +86,7 @@ def show_peak(name: str, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--hidden-size", type=int, default=1024)
+    parser.add_argument("--hidden-size", type=int, default=3072)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
