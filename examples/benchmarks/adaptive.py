@@ -62,7 +62,7 @@ def step(modules: nn.ModuleDict, words: Tensor) -> Tensor:
 
 
 def peak(name: str, args: argparse.Namespace) -> float:
-    """MiB that three steps need beyond the model and its gradients, in a process of their own."""
+    """MiB that parameters, gradients and three steps need, in a process of their own."""
     command = [sys.executable, __file__, "--peak-of", name, "--tokens", str(args.tokens), "--device", args.device]
     command += ["--hidden-size", str(args.hidden_size)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -80,7 +80,8 @@ def show_peak(name: str, args: argparse.Namespace) -> None:
         features = modules["embed"](words[:-1].unsqueeze(0))
         scores, targets = modules["softmax"](features, words[1:].unsqueeze(0))
         sum(F.cross_entropy(s, t, reduction="sum") for s, t in zip(scores, targets) if t is not None).backward()
-    print((peak_memory(args.device) - before) / 2**20)
+    held = sum(2 * parameter.nbytes for parameter in modules.parameters())
+    print((held + peak_memory(args.device) - before) / 2**20)
 
 
 def main() -> None:
