@@ -28,7 +28,7 @@ demo: $(READY)
 	$(RUN) examples/quickstart/demo.py
 
 test: $(READY)
-	$(RUN) -m pytest tests
+	$(RUN) -m pytest -n 2 --dist loadfile tests  # two processes, one file in one of them
 
 # A build of its own beside the usual one. The kernels written for CUDA run on the CPU in these tests, so they are checked too.
 SANITIZED := $(CURDIR)/build/sanitized
