@@ -30,7 +30,7 @@ const T* data(const OptionalTensor& tensor) {
 // The inputs that forward and backward share, checked and contiguous.
 struct Call {
   int64_t length, batch, channels, directions;
-  ScalarType dtype, state;
+  ScalarType dtype, state, parameter;  // of u and x; of c0 and reductions; of weight_c and bias: one of the two
   Tensor u, x, weight_c, bias;
   OptionalTensor c0, mask, padding;
 
@@ -49,8 +49,9 @@ struct Call {
     state = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
     u = torch::stable::contiguous(u_in);
     x = checked(x_in, "x", {length, batch, channels}, dtype);
-    weight_c = checked(weight_c_in, "weight_c", {2, channels}, state);
-    bias = checked(bias_in, "bias", {2, channels}, state);
+    parameter = weight_c_in.scalar_type() == dtype ? dtype : state;
+    weight_c = checked(weight_c_in, "weight_c", {2, channels}, parameter);
+    bias = checked(bias_in, "bias", {2, channels}, parameter);
     c0 = checked(c0_in, "c0", {batch, channels}, state);
     mask = checked(mask_in, "dropout_mask", {batch, channels}, state);
     padding = checked(padding_in, "padding_mask", {length, batch}, ScalarType::Bool);
@@ -80,7 +81,7 @@ struct ForwardResult {
 
   ForwardResult(const Call& call, bool save_c)
       : h(torch::stable::new_empty(call.x, {call.length, call.batch, call.channels})),
-        c_last(torch::stable::new_empty(call.weight_c, {call.batch, call.channels})),
+        c_last(torch::stable::new_empty(call.x, {call.batch, call.channels}, call.state)),
         c(save_c ? torch::stable::new_empty(call.x, {call.length, call.batch, call.channels})
                  : torch::stable::new_empty(call.x, {0})) {}
 
@@ -110,8 +111,8 @@ struct BackwardResult {
         grad_x(torch::stable::new_empty(call.x, {call.length, call.batch, call.channels})),
         grad_weight_c(torch::stable::new_empty(call.weight_c, {2, call.channels})),
         grad_bias(torch::stable::new_empty(call.bias, {2, call.channels})),
-        grad_c0(torch::stable::new_empty(call.weight_c, {call.batch, call.channels})),
-        parts(torch::stable::new_empty(call.weight_c, {call.batch, 4, call.channels})) {}
+        grad_c0(torch::stable::new_empty(call.x, {call.batch, call.channels}, call.state)),
+        parts(torch::stable::new_empty(call.x, {call.batch, 4, call.channels}, call.state)) {}
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const {
     return {grad_u, grad_x, grad_weight_c, grad_bias, grad_c0};

@@ -33,10 +33,17 @@ void with_type(ScalarType dtype, const Run& run) {
   }
 }
 
+// The call with its parameters in the dtype of the state, as the kernels have them.
+Call widened(Call call) {
+  call.weight_c = torch::stable::to(call.weight_c, call.state);
+  call.bias = torch::stable::to(call.bias, call.state);
+  return call;
+}
+
 std::tuple<Tensor, Tensor, Tensor> forward(
     const Tensor& u, const Tensor& x, const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0,
     const OptionalTensor& dropout_mask, const OptionalTensor& padding_mask, bool bidirectional, bool save_c) {
-  const Call call(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional);
+  const Call call = widened({u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional});
   const ForwardResult result(call, save_c);
   with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
@@ -73,9 +80,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     const OptionalTensor& grad_h, const OptionalTensor& grad_c_last, const Tensor& u, const Tensor& x,
     const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0, const OptionalTensor& dropout_mask,
     const OptionalTensor& padding_mask, const Tensor& c, bool bidirectional) {
-  const Call call(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional);
+  const Call call = widened({u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional});
   const Saved saved(call, c, grad_h, grad_c_last);
-  const BackwardResult result(call);
+  BackwardResult result(call);
   // without a gradient of h, one row of zeros stands for all
   const Tensor h_row = grad_h ? *saved.grad_h : torch::stable::new_zeros(call.x, {call.channels});
   with_type(call.dtype, [&](auto type) {
@@ -99,6 +106,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     });
     add_up(call, parts, output<S>(result.grad_weight_c), output<S>(result.grad_bias));
   });
+  result.grad_weight_c = torch::stable::to(result.grad_weight_c, call.parameter);
+  result.grad_bias = torch::stable::to(result.grad_bias, call.parameter);
   return result.tuple();
 }
 

@@ -143,17 +143,17 @@ SRUPP_DEVICE void walk(
   }
 }
 
-template <class S>
-SRUPP_DEVICE Parameters<S> parameters(const CommonArguments& in, const Place& place) {
-  const S* weight = static_cast<const S*>(in.weight_c);
-  const S* bias = static_cast<const S*>(in.bias);
-  const S* mask = static_cast<const S*>(in.mask);
-  const long long state = place.row * in.channels + place.channel;
-  if (!place.inside) return {};
+// Of a channel; `state` is its place in (B, D).
+template <class T>
+SRUPP_DEVICE Parameters<State<T>> parameters(const CommonArguments& in, long long channel, long long state) {
+  using S = State<T>;
+  const auto get = [&](const void* from, long long index) {
+    return in.narrow_parameters ? S(load(static_cast<const T*>(from)[index])) : static_cast<const S*>(from)[index];
+  };
   return {
-      weight[place.channel], weight[in.channels + place.channel],
-      bias[place.channel], bias[in.channels + place.channel],
-      mask ? mask[state] : S(1)};
+      get(in.weight_c, channel), get(in.weight_c, in.channels + channel),
+      get(in.bias, channel), get(in.bias, in.channels + channel),
+      in.mask ? static_cast<const S*>(in.mask)[state] : S(1)};
 }
 
 template <class S>
@@ -201,7 +201,7 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
   Rows rows(shared_memory<Rows::kBytes>(), in.length);
   way.set_inputs(rows, in, place);
 
-  const Parameters<S> p = parameters<S>(in, place);
+  const Parameters<S> p = place.inside ? parameters<T>(in, place.channel, way.state) : Parameters<S>{};
   S c = at_or_zero<S>(in.c0, way.state, place.inside);
   const long long out = in.length > 0 ? way.begin + lane_index() : 0;
   T* h = static_cast<T*>(a.h) + out;
@@ -238,7 +238,7 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
   rows.set_row(4, a.c, way.begin + way.stride, way.stride, place, 1);
   if (a.grad_h) rows.set_row(5, a.grad_h, way.begin, way.stride, place);
 
-  const Parameters<S> p = parameters<S>(in, place);
+  const Parameters<S> p = place.inside ? parameters<T>(in, place.channel, way.state) : Parameters<S>{};
   const S c0 = at_or_zero<S>(in.c0, way.state, place.inside);
   S grad_c = at_or_zero<S>(a.grad_c_last, way.state, place.inside);
   S v_f = 0, v_r = 0, b_f = 0, b_r = 0;
@@ -285,12 +285,8 @@ SRUPP_DEVICE void step(const ForwardArguments& a) {
   if (state >= in.batch * in.channels) return;
   const long long row = state / in.channels, channel = state % in.channels;
   const T* u = static_cast<const T*>(in.u) + 3 * row * in.channels + channel;
-  const S* weight = static_cast<const S*>(in.weight_c) + channel;
-  const S* bias = static_cast<const S*>(in.bias) + channel;
   const S c_before = at_or_zero<S>(in.c0, state, true);
-  const Parameters<S> p{
-      weight[0], weight[in.channels], bias[0], bias[in.channels],
-      in.mask ? static_cast<const S*>(in.mask)[state] : S(1)};
+  const Parameters<S> p = parameters<T>(in, channel, state);
   const Inputs<S> inputs{
       load(u[0]), load(u[in.channels]), load(u[2 * in.channels]), load(static_cast<const T*>(in.x)[state])};
   Outputs<S> out = forward_step(inputs, c_before, p);
@@ -301,30 +297,41 @@ SRUPP_DEVICE void step(const ForwardArguments& a) {
 }
 
 // The gradients of weight_c and bias: the parts of the sequences in their order, so the result never varies.
-template <class S>
+template <class T>
 SRUPP_DEVICE void add_up(const SumArguments& a) {
+  using S = State<T>;
   const long long index = thread_index(), size = 4 * a.channels;
   if (index >= size) return;
   S sum = 0;
   for (long long row = 0; row < a.batch; ++row) sum += static_cast<const S*>(a.parts)[row * size + index];
-  S* to = static_cast<S*>(index < 2 * a.channels ? a.grad_weight_c : a.grad_bias);
-  to[index % (2 * a.channels)] = sum;
+  void* to = index < 2 * a.channels ? a.grad_weight_c : a.grad_bias;
+  const long long at = index % (2 * a.channels);
+  if (a.narrow_parameters) {
+    store(sum, static_cast<T*>(to)[at]);
+  } else {
+    static_cast<S*>(to)[at] = sum;
+  }
 }
 
 }  // namespace srupp
 
-// All kernels of storage type T, by names that need no C++ to be found. The first two come twice: `_rows` where every
-// row of 32 channels begins at a multiple of 16 bytes, `_elements` for all else.
-#define SRUPP_KERNELS(T, name)                                                                                  \
-  extern "C" SRUPP_KERNEL(32) srupp_forward_rows_##name(srupp::ForwardArguments a) { srupp::forward<T, 16>(a); } \
-  extern "C" SRUPP_KERNEL(32) srupp_forward_elements_##name(srupp::ForwardArguments a) {                        \
-    srupp::forward<T, sizeof(T)>(a);                                                                            \
-  }                                                                                                             \
-  extern "C" SRUPP_KERNEL(32) srupp_backward_rows_##name(srupp::BackwardArguments a) {                          \
-    srupp::backward<T, 16>(a);                                                                                  \
-  }                                                                                                             \
-  extern "C" SRUPP_KERNEL(32) srupp_backward_elements_##name(srupp::BackwardArguments a) {                      \
-    srupp::backward<T, sizeof(T)>(a);                                                                           \
-  }                                                                                                             \
-  extern "C" SRUPP_KERNEL(256) srupp_step_##name(srupp::ForwardArguments a) { srupp::step<T>(a); }              \
-  extern "C" SRUPP_KERNEL(256) srupp_sum_##name(srupp::SumArguments a) { srupp::add_up<srupp::State<T>>(a); }
+// All kernels of storage type T, by names that need no C++ to be found. Those of sequences come for each size of pieces,
+// in bytes, that rows can be read in: 16 where all rows of 32 channels begin at a multiple of 16 bytes, down to single
+// elements.
+#define SRUPP_PIECES_float32(each, T) each(T, float32, 16) each(T, float32, 4)
+#define SRUPP_PIECES_float64(each, T) each(T, float64, 16) each(T, float64, 8)
+#define SRUPP_PIECES_float16(each, T) each(T, float16, 16) each(T, float16, 4) each(T, float16, 2)
+#define SRUPP_PIECES_bfloat16(each, T) each(T, bfloat16, 16) each(T, bfloat16, 4) each(T, bfloat16, 2)
+
+#define SRUPP_SEQUENCE_KERNELS(T, name, piece)                                              \
+  extern "C" SRUPP_KERNEL(32) srupp_forward_##piece##_##name(srupp::ForwardArguments a) {   \
+    srupp::forward<T, piece>(a);                                                            \
+  }                                                                                         \
+  extern "C" SRUPP_KERNEL(32) srupp_backward_##piece##_##name(srupp::BackwardArguments a) { \
+    srupp::backward<T, piece>(a);                                                           \
+  }
+
+#define SRUPP_KERNELS(T, name)                                                                     \
+  SRUPP_PIECES_##name(SRUPP_SEQUENCE_KERNELS, T)                                                   \
+  extern "C" SRUPP_KERNEL(256) srupp_step_##name(srupp::ForwardArguments a) { srupp::step<T>(a); } \
+  extern "C" SRUPP_KERNEL(256) srupp_sum_##name(srupp::SumArguments a) { srupp::add_up<T>(a); }

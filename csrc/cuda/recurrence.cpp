@@ -55,18 +55,21 @@ const char* name_of(ScalarType dtype) {
 const void* address(const Tensor& tensor) { return tensor.const_data_ptr(); }
 const void* address(const OptionalTensor& tensor) { return tensor ? address(*tensor) : nullptr; }
 
+int64_t narrow_parameters(const Call& call) { return call.parameter != call.state; }
+
 CommonArguments common(const Call& call) {
   return {
       address(call.u), address(call.x), address(call.weight_c), address(call.bias), address(call.c0),
       address(call.mask), static_cast<const bool*>(address(call.padding)), call.length, call.batch,
-      call.channels, call.directions};
+      call.channels, call.directions, narrow_parameters(call)};
 }
 
-// Whether rows can be read 16 bytes at a time.
-const char* kind(const Call& call, std::initializer_list<const void*> tensors) {
-  bool rows = call.channels / call.directions * int64_t(call.u.element_size()) % 16 == 0;
-  for (const void* tensor : tensors) rows = rows && reinterpret_cast<std::uintptr_t>(tensor) % 16 == 0;
-  return rows ? "rows_" : "elements_";
+// In pieces of how many bytes rows can be read.
+std::string piece(const Call& call, std::initializer_list<const void*> tensors) {
+  const std::uintptr_t element = call.u.element_size();
+  std::uintptr_t places = call.channels / call.directions * element;
+  for (const void* tensor : tensors) places |= reinterpret_cast<std::uintptr_t>(tensor);
+  return places % 16 == 0 ? "16_" : element < 4 && places % 4 == 0 ? "4_" : std::to_string(element) + "_";
 }
 
 int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
@@ -89,8 +92,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   if (call.length == 1) {
     device.launch("srupp_step_" + type, pieces(call.batch * call.channels, kThreads), kThreads, arguments);
   } else {
-    const std::string rows = kind(call, {arguments.in.u, arguments.in.x});
-    device.launch("srupp_forward_" + rows + type, warps(call), kWarp, arguments);
+    const std::string bytes = piece(call, {arguments.in.u, arguments.in.x});
+    device.launch("srupp_forward_" + bytes + type, warps(call), kWarp, arguments);
   }
   return result.tuple();
 }
@@ -108,11 +111,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
       result.grad_u.mutable_data_ptr(), result.grad_x.mutable_data_ptr(), result.parts.mutable_data_ptr(),
       result.grad_c0.mutable_data_ptr()};
   const std::string type = name_of(call.dtype);
-  const std::string rows = kind(call, {arguments.in.u, arguments.in.x, arguments.c, arguments.grad_h});
-  device.launch("srupp_backward_" + rows + type, warps(call), kWarp, arguments);
+  const std::string bytes = piece(call, {arguments.in.u, arguments.in.x, arguments.c, arguments.grad_h});
+  device.launch("srupp_backward_" + bytes + type, warps(call), kWarp, arguments);
   const SumArguments sums{
       result.parts.const_data_ptr(), result.grad_weight_c.mutable_data_ptr(),
-      result.grad_bias.mutable_data_ptr(), call.batch, call.channels};
+      result.grad_bias.mutable_data_ptr(), call.batch, call.channels, narrow_parameters(call)};
   device.launch("srupp_sum_" + type, pieces(4 * call.channels, kThreads), kThreads, sums);
   return result.tuple();
 }

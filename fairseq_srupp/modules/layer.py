@@ -103,7 +103,8 @@ class SRUppLayer(nn.Module):
         highway_mask = None
         if self.training and self.highway_dropout > 0:
             keep = 1 - self.highway_dropout
-            highway_mask = u.new_empty(x.shape[1:]).bernoulli_(keep).div_(keep)
+            wide = torch.promote_types(u.dtype, torch.float32)
+            highway_mask = u.new_empty(x.shape[1:], dtype=wide).bernoulli_(keep).div_(keep)
         h, c = sru_recurrence(
             u.unflatten(-1, (3, -1)),
             x,

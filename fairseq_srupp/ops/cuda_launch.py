@@ -12,6 +12,8 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from fairseq_srupp.ops.reference import state_dtype
+
 WARP = 32
 _THREADS = 256  # of a block of the kernels that have no warps of their own
 
@@ -24,13 +26,13 @@ def _structure(name: str, pointers: str, integers: str = "", base: type | None =
 
 
 CommonArguments = _structure(
-    "CommonArguments", "u x weight_c bias c0 mask padding", "length batch channels directions"
+    "CommonArguments", "u x weight_c bias c0 mask padding", "length batch channels directions narrow_parameters"
 )
 ForwardArguments = _structure("ForwardArguments", "h c c_last", base=CommonArguments)
 BackwardArguments = _structure(
     "BackwardArguments", "c grad_h grad_c_last grad_u grad_x parts grad_c0", base=CommonArguments
 )
-SumArguments = _structure("SumArguments", "parts grad_weight_c grad_bias", "batch channels")
+SumArguments = _structure("SumArguments", "parts grad_weight_c grad_bias", "batch channels narrow_parameters")
 
 Launch = Callable[[str, int, int, ctypes.Structure], None]
 """Starts a kernel: its name, the number of blocks, the threads of a block, its arguments."""
@@ -51,15 +53,15 @@ def forward(
     """The operator `*_forward` of recurrence.py: contiguous tensors to (h, c_last, c)."""
     inputs = _contiguous(u, x, weight_c, bias, c0, dropout_mask, padding_mask)
     h, c = torch.empty_like(inputs[1]), torch.empty_like(inputs[1]) if save_c else x.new_empty(0)
-    c_last = weight_c.new_empty(x.shape[1:])
+    c_last = x.new_empty(x.shape[1:], dtype=state_dtype(x.dtype))
     arguments = ForwardArguments(
         _common(inputs, bidirectional), h.data_ptr(), c.data_ptr() if save_c else None, c_last.data_ptr()
     )
     if x.size(0) == 1:
         _launch(launch, f"step_{_type(x)}", -(-c_last.numel() // _THREADS), _THREADS, arguments)
     else:
-        kind = _kind(inputs[:2], bidirectional)
-        _launch(launch, f"forward_{kind}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
+        piece = _piece(inputs[:2], bidirectional)
+        _launch(launch, f"forward_{piece}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
     return h, c_last, c
 
 
@@ -83,12 +85,13 @@ def backward(
     _, batch, channels = x.shape
     grad_u, grad_x = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
     grad_weight_c, grad_bias = torch.empty_like(inputs[2]), torch.empty_like(inputs[3])
-    grad_c0, parts = weight_c.new_empty(batch, channels), weight_c.new_empty(batch, 4, channels)
+    grad_c0, parts = (x.new_empty(size, dtype=state_dtype(x.dtype)) for size in ((batch, channels), (batch, 4, channels)))
     outputs = [grad_u.data_ptr(), grad_x.data_ptr(), parts.data_ptr(), grad_c0.data_ptr()]
     arguments = BackwardArguments(_common(inputs, bidirectional), *map(_address, saved), *outputs)
-    kind = _kind([*inputs[:2], *saved[:2]], bidirectional)
-    _launch(launch, f"backward_{kind}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
-    sums = SumArguments(parts.data_ptr(), grad_weight_c.data_ptr(), grad_bias.data_ptr(), batch, channels)
+    piece = _piece([*inputs[:2], *saved[:2]], bidirectional)
+    _launch(launch, f"backward_{piece}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
+    gradients = [parts.data_ptr(), grad_weight_c.data_ptr(), grad_bias.data_ptr()]
+    sums = SumArguments(*gradients, batch, channels, arguments.common.narrow_parameters)
     _launch(launch, f"sum_{_type(x)}", -(-4 * channels // _THREADS), _THREADS, sums)
     return grad_u, grad_x, grad_weight_c, grad_bias, grad_c0
 
@@ -103,7 +106,9 @@ def _launch(launch: Launch, name: str, blocks: int, threads: int, arguments: cty
 
 
 def _common(inputs: list[Tensor | None], bidirectional: bool) -> CommonArguments:
-    return CommonArguments(*map(_address, inputs), *inputs[1].shape, 2 if bidirectional else 1)
+    _, x, weight_c, *_ = inputs
+    narrow = weight_c.dtype != state_dtype(x.dtype)
+    return CommonArguments(*map(_address, inputs), *x.shape, 2 if bidirectional else 1, narrow)
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -120,10 +125,10 @@ def _warps(x: Tensor, bidirectional: bool) -> int:
     return x.size(1) * directions * -(-x.size(2) // directions // WARP)
 
 
-def _kind(tensors: list[Tensor | None], bidirectional: bool) -> str:
-    """Whether rows can be read 16 bytes at a time."""
-    width = tensors[0].size(3) // (2 if bidirectional else 1) * tensors[0].element_size()
-    addresses = [tensor.data_ptr() for tensor in tensors if tensor is not None]
-    return "elements" if any(number % 16 for number in (width, *addresses)) else "rows"
-
-
+def _piece(tensors: list[Tensor | None], bidirectional: bool) -> int:
+    """In pieces of how many bytes rows can be read."""
+    element = tensors[0].element_size()
+    places = tensors[0].size(3) // (2 if bidirectional else 1) * element
+    for tensor in tensors:
+        places |= 0 if tensor is None else tensor.data_ptr()
+    return 16 if places % 16 == 0 else 4 if element < 4 and places % 4 == 0 else element

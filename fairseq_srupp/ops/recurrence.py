@@ -69,7 +69,9 @@ def sru_recurrence(
     name = choose_backend(u.device.type, backend, u.get_device())
     state = state_dtype(u.dtype)
     mask = None if dropout_mask is None else dropout_mask.to(state)
-    tensors = (u, x, weight_c.to(state), bias.to(state), c0, mask, padding_mask)
+    if not weight_c.dtype == bias.dtype == u.dtype:  # what is as narrow as u is widened within the kernels
+        weight_c, bias = weight_c.to(state), bias.to(state)
+    tensors = (u, x, weight_c, bias, c0, mask, padding_mask)
     tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     save_c = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors
@@ -126,14 +128,18 @@ def _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional) 
 
 def _fake_forward(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional, save_c):
     saved = x.shape if save_c else (0,)
-    return x.new_empty(x.shape), weight_c.new_empty(x.shape[1:]), x.new_empty(saved)
+    return x.new_empty(x.shape), _new_state(x), x.new_empty(saved)
+
+
+def _new_state(x):
+    return x.new_empty(x.shape[1:], dtype=state_dtype(x.dtype))
 
 
 def _fake_backward(
     grad_h, grad_c_last, u, x, weight_c, bias, c0, dropout_mask, padding_mask, c, bidirectional
 ):
     parameters = weight_c.new_empty(weight_c.shape), bias.new_empty(bias.shape)
-    return u.new_empty(u.shape), x.new_empty(x.shape), *parameters, weight_c.new_empty(x.shape[1:])
+    return u.new_empty(u.shape), x.new_empty(x.shape), *parameters, _new_state(x)
 
 
 def _save_for_backward(ctx, inputs, output) -> None:

@@ -9,7 +9,7 @@ Per channel (paper, section 2, equations 2 to 5; m is the dropout mask; state in
 
 A padded step copies c, gives h = 0, has no gradients. With `bidirectional`, the second half of the channels
 runs backwards in time. The arguments of both functions are those of the operators in recurrence.py: they are
-checked, and weight_c, bias, c0 and dropout_mask are in the dtype of the state.
+checked, c0 and dropout_mask are in the dtype of the state, weight_c and bias both in that or both in the dtype of u.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def recurrence_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """u (L, B, 3, D), x (L, B, D), ... -> h (L, B, D), c_last (B, D), c (L, B, D); c (0,) unless `save_c`."""
     length, batch, channels = x.shape
-    (v_f, v_r), (b_f, b_r) = weight_c, bias
+    (v_f, v_r), (b_f, b_r) = (parameter.to(state_dtype(x.dtype)) for parameter in (weight_c, bias))
     candidate, forget, reset, skip, padded = _in_order_of_steps(u, x, padding_mask, bidirectional)
-    c = weight_c.new_zeros(batch, channels) if c0 is None else c0.clone()
+    c = skip.new_zeros(batch, channels) if c0 is None else c0.clone()
     h_steps, c_steps = torch.empty_like(skip), torch.empty_like(skip)
     for t in range(length):
         f = torch.sigmoid(forget[t] + v_f * c + b_f)
@@ -72,15 +72,16 @@ def recurrence_backward(
     c (L, B, D) is what the forward saved. A gradient that is None is zero.
     """
     length, batch, channels = x.shape
-    (v_f, v_r), (b_f, b_r) = weight_c, bias
+    weight, shift = (parameter.to(state_dtype(x.dtype)) for parameter in (weight_c, bias))
+    (v_f, v_r), (b_f, b_r) = weight, shift
     candidate, forget, reset, skip, padded = _in_order_of_steps(u, x, padding_mask, bidirectional)
     grad_h = torch.zeros_like(skip) if grad_h is None else _turn(grad_h.to(skip.dtype), bidirectional)
-    start = weight_c.new_zeros(batch, channels) if c0 is None else c0
+    start = skip.new_zeros(batch, channels) if c0 is None else c0
     c_steps = torch.cat([start[None], _turn(c.to(start.dtype), bidirectional)])
 
     grad_gates = skip.new_zeros(3, length, batch, channels)
     grad_skip = torch.zeros_like(skip)
-    grad_weight, grad_bias = torch.zeros_like(weight_c), torch.zeros_like(bias)
+    grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(shift)
     grad_c = torch.zeros_like(start) if grad_c_last is None else grad_c_last.clone()
     for t in reversed(range(length)):
         c_before = c_steps[t]
@@ -102,7 +103,8 @@ def recurrence_backward(
         grad_weight += (gates * c_before).sum(1)
         grad_bias += gates.sum(1)
     grad_u = torch.stack([_turn(grad, bidirectional) for grad in grad_gates], dim=2)
-    return grad_u.to(u.dtype), _turn(grad_skip, bidirectional).to(x.dtype), grad_weight, grad_bias, grad_c
+    parameters = grad_weight.to(weight_c.dtype), grad_bias.to(bias.dtype)
+    return grad_u.to(u.dtype), _turn(grad_skip, bidirectional).to(x.dtype), *parameters, grad_c
 
 
 def _in_order_of_steps(

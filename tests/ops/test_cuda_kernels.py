@@ -61,7 +61,7 @@ def poisoned(monkeypatch):
         original = getattr(torch, name)
         monkeypatch.setattr(torch, name, functools.partial(_poison, original))
     original = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: _poison(original, self, *size))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **options: _poison(original, self, *size, **options))
 
 
 def _poison(make, *args, **kwargs):
@@ -69,7 +69,7 @@ def _poison(make, *args, **kwargs):
     return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
 
-def arguments(length, batch, channels, dtype, *, c0=True, mask=True, padding=True, seed=0):
+def arguments(length, batch, channels, dtype, *, c0=True, mask=True, padding=True, narrow=False, seed=0):
     """The tensor arguments of `*_forward`, all but one optional, and gradients of h and c_last."""
     generator = torch.Generator().manual_seed(seed)
     random = lambda *size: torch.randn(*size, generator=generator, dtype=torch.double)
@@ -77,8 +77,8 @@ def arguments(length, batch, channels, dtype, *, c0=True, mask=True, padding=Tru
     call = [
         random(length, batch, 3, channels).to(dtype),
         random(length, batch, channels).to(dtype),
-        random(2, channels).to(state),
-        random(2, channels).to(state),
+        random(2, channels).to(dtype if narrow else state),
+        random(2, channels).to(dtype if narrow else state),
         random(batch, channels).to(state) if c0 else None,
         (torch.rand(batch, channels, generator=generator) > 0.3).to(state) / 0.7 if mask else None,
         torch.rand(length, batch, generator=generator) > 0.7 if padding else None,
@@ -107,6 +107,7 @@ def check(launch, length, batch, channels, dtype, bidirectional=False, grads=(Tr
     wanted = reference.recurrence_backward(*doubles(grads), *wide, c.double(), bidirectional)
     for found, reference_gradient in zip(gradients, wanted):
         close(found, reference_gradient)
+    assert [g.dtype for g in gradients] == [dtype, dtype, call[2].dtype, call[3].dtype, state_dtype(dtype)]
 
 
 def assert_close(found, wanted, dtype):
@@ -142,32 +143,39 @@ def test_every_optional_argument(device, poisoned, given, grads):
     check(device, 19, 2, 40, torch.float32, grads=grads, c0=c0, mask=mask, padding=padding)
 
 
-def test_sequences_are_read_16_bytes_at_a_time_where_they_can_be(device):
-    for channels, bidirectional, dtype, kind in (
-        (64, False, torch.bfloat16, "rows"),
-        (40, False, torch.bfloat16, "rows"),
-        (36, False, torch.bfloat16, "elements"),
-        (36, False, torch.float32, "rows"),
-        (80, True, torch.bfloat16, "rows"),
-        (72, True, torch.bfloat16, "elements"),
-        (35, False, torch.float64, "elements"),
+def test_sequences_are_read_16_bytes_at_a_time_or_as_many_as_they_can_be(device):
+    for channels, bidirectional, dtype, piece in (
+        (64, False, torch.bfloat16, 16),
+        (40, False, torch.bfloat16, 16),
+        (36, False, torch.bfloat16, 4),
+        (38, False, torch.float16, 4),
+        (35, False, torch.bfloat16, 2),
+        (36, False, torch.float32, 16),
+        (38, False, torch.float32, 4),
+        (80, True, torch.bfloat16, 16),
+        (72, True, torch.bfloat16, 4),
+        (70, True, torch.bfloat16, 2),
+        (36, False, torch.float64, 16),
+        (35, False, torch.float64, 8),
     ):
         device.names.clear()
         check(device, 9, 1, channels, dtype, bidirectional=bidirectional)
-        assert [name for name in device.names if f"_{kind}_" in name] == [
+        assert [name for name in device.names if f"_{piece}_" in name] == [
             name for name in device.names if "_sum_" not in name
         ]
 
 
-def displaced(tensor):
-    """A copy that begins 2 bytes after a multiple of 16."""
-    whole = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
-    whole[1:] = tensor.flatten()
-    return whole[1:].view(tensor.shape)
+def displaced(tensor, by):
+    """A copy that begins `by` bytes after a multiple of 16."""
+    by //= tensor.element_size()
+    whole = torch.empty(tensor.numel() + by, dtype=tensor.dtype)
+    whole[by:] = tensor.flatten()
+    return whole[by:].view(tensor.shape)
 
 
+@pytest.mark.parametrize("by", [2, 4, 8])
 @pytest.mark.parametrize("which", ["u", "x", "c", "grad_h"])
-def test_tensors_that_begin_between_two_pieces(device, which):
+def test_tensors_that_begin_between_two_pieces(device, which, by):
     call, grad_h, _ = arguments(12, 2, 64, torch.bfloat16)
     tensors = {"u": call[0], "x": call[1], "c": torch.randn_like(call[1]), "grad_h": grad_h}
 
@@ -178,11 +186,19 @@ def test_tensors_that_begin_between_two_pieces(device, which):
         return [*both, *cuda_launch.backward(device, grad_h, None, *inputs, c, False)]
 
     expected = run(**tensors)
-    assert device.names[:2] == ["srupp_forward_rows_bfloat16", "srupp_backward_rows_bfloat16"]
-    found = run(**{**tensors, which: displaced(tensors[which])})
+    assert device.names[:2] == ["srupp_forward_16_bfloat16", "srupp_backward_16_bfloat16"]
+    found = run(**{**tensors, which: displaced(tensors[which], by)})
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
-    assert device.names[1] == "srupp_backward_elements_bfloat16"
-    assert (device.names[0] == "srupp_forward_elements_bfloat16") == (which in "ux")
+    piece = min(by, 4)
+    assert device.names[1] == f"srupp_backward_{piece}_bfloat16"
+    assert (device.names[0] == f"srupp_forward_{piece}_bfloat16") == (which in "ux")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("length", [1, 20])
+def test_parameters_as_narrow_as_u(device, poisoned, dtype, length):
+    check(device, length, 3, 40, dtype, narrow=True)
+    check(device, length, 3, 70, dtype, narrow=True, bidirectional=True)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 8), (5, 0, 8), (5, 2, 0), (0, 0, 0)], ids=str)
@@ -191,10 +207,11 @@ def test_empty(device, poisoned, shape):
 
 
 def test_one_step_is_one_launch(device):
-    call, *_ = arguments(1, 3, 50, torch.bfloat16)
-    device.names.clear()
-    cuda_launch.forward(device, *call, False, False)
-    assert device.names == ["srupp_step_bfloat16"]
+    for narrow in (False, True):
+        call, *_ = arguments(1, 3, 50, torch.bfloat16, narrow=narrow)
+        device.names.clear()
+        cuda_launch.forward(device, *call, False, False)
+        assert device.names == ["srupp_step_bfloat16"]
 
 
 def test_one_channel_depends_on_itself_alone(device):

@@ -107,6 +107,17 @@ def test_other_streams(backend, make_inputs, results):
     assert not torch.equal(h, expected["h"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_step_is_one_launch(backend, make_inputs, dtype):
+    inputs = [tensor.detach() for tensor in to_gpu(make_inputs(1, 4, 256, dtype))]
+    sru_recurrence(*inputs, backend=backend)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        sru_recurrence(*inputs, backend=backend)
+        torch.cuda.synchronize()
+    launched = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    assert len(launched) == 1 and "srupp_step" in launched[0], launched
+
+
 @pytest.mark.parametrize("length", [1, 30])
 def test_cuda_graphs(backend, make_inputs, length):
     inputs = [tensor.detach() for tensor in to_gpu(make_inputs(length, 4, 256))]

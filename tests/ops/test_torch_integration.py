@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from fairseq_srupp.ops import sru_recurrence
@@ -16,10 +17,10 @@ def operator(backend: str, direction: str):
 @pytest.mark.filterwarnings("ignore:the SRU")
 def test_opcheck_forward(make_inputs, make_options, backend, dtype):
     u, x, weight_c, bias, c0 = make_inputs(5, 3, 6, dtype)
-    parameters = (weight_c.float().detach().requires_grad_(), bias.float().detach().requires_grad_())
+    wide = (weight_c.float().detach().requires_grad_(), bias.float().detach().requires_grad_())
     options = make_options(5, 3, 6)
     masks = options["dropout_mask"].float(), options["padding_mask"]
-    for state_and_masks in ((None, None, None), (c0, *masks)):
+    for parameters, state_and_masks in ((wide, (None, None, None)), (wide, (c0, *masks)), ((weight_c, bias), (c0, *masks))):
         for bidirectional in (False, True):
             arguments = (u, x, *parameters, *state_and_masks, bidirectional, True)
             torch.library.opcheck(operator(backend, "forward"), arguments)
@@ -49,6 +50,20 @@ def test_opcheck_backward(make_inputs, make_options, backend, given):
         True,
     )
     torch.library.opcheck(operator(backend, "backward"), (*h_and_c, *saved))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_call_is_one_operator(make_inputs, backend, dtype):
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            called.append(function)
+            return function(*arguments, **(options or {}))
+
+    called, inputs = [], [tensor.detach() for tensor in make_inputs(1, 3, 6, dtype)]
+    with Calls():
+        sru_recurrence(*inputs, backend=backend)
+    assert called[0] is operator(backend, "forward") and (backend == "reference" or len(called) == 1)
 
 
 def test_without_saved_states_there_are_no_gradients(make_inputs):

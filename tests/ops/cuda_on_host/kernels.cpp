@@ -9,11 +9,12 @@
     return host_device::run(blocks, threads, [=] { kernel(*static_cast<const Arguments*>(arguments)); }); \
   }
 
+#define SRUPP_SEQUENCES(T, type, piece)                                                                            \
+  SRUPP_ENTRY("srupp_forward_" #piece "_" #type, srupp::ForwardArguments, srupp_forward_##piece##_##type)    \
+  SRUPP_ENTRY("srupp_backward_" #piece "_" #type, srupp::BackwardArguments, srupp_backward_##piece##_##type)
+
 #define SRUPP_TYPE(T, type)                                                                        \
-  SRUPP_ENTRY("srupp_forward_rows_" #type, srupp::ForwardArguments, srupp_forward_rows_##type)      \
-  SRUPP_ENTRY("srupp_forward_elements_" #type, srupp::ForwardArguments, srupp_forward_elements_##type) \
-  SRUPP_ENTRY("srupp_backward_rows_" #type, srupp::BackwardArguments, srupp_backward_rows_##type)   \
-  SRUPP_ENTRY("srupp_backward_elements_" #type, srupp::BackwardArguments, srupp_backward_elements_##type) \
+  SRUPP_PIECES_##type(SRUPP_SEQUENCES, T)                                                          \
   SRUPP_ENTRY("srupp_step_" #type, srupp::ForwardArguments, srupp_step_##type)                      \
   SRUPP_ENTRY("srupp_sum_" #type, srupp::SumArguments, srupp_sum_##type)
 
