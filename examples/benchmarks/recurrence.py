@@ -124,7 +124,7 @@ class Clock:
         synchronize(device)
         if device != "cpu":
             self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            torch.cuda._sleep(500_000)  # the GPU is busy until all is queued, or it would wait for Python
+            torch.cuda._sleep(2_000_000)  # the GPU is busy until all is queued, or it would wait for Python
             self.events[0].record()
         self.start = time.perf_counter()
 
