@@ -12,7 +12,8 @@ out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)
 if ! fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
   --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log"; then
-  tail -n 5 "$out.log" >&2
+  rm -f "$out.txt"
+  grep '^fairseq_srupp: ' "$out.log" >&2 || tail -n 5 "$out.log" >&2
   exit 1
 fi
 grep '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"

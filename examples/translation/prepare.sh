@@ -12,7 +12,7 @@ for split in "$train" "$valid" "$test"; do
   for lang in "$src" "$tgt"; do
     [ -s "$split.$lang" ] || { echo "prepare.sh: $split.$lang is missing or empty" >&2; exit 1; }
   done
-  n=$(wc -l < "$split.$src") m=$(wc -l < "$split.$tgt")
+  n=$(grep -ac '' "$split.$src") m=$(grep -ac '' "$split.$tgt") # the last line may lack its end
   [ "$n" -eq "$m" ] || { echo "prepare.sh: $split.$src has $n lines, $split.$tgt has $m" >&2; exit 1; }
 done
 

@@ -17,7 +17,7 @@ _MEANT_FOR_USERS = re.compile(
     r"Must specify batch size|Could not infer language pair|Dataset not found|Please specify criterion"
     r"|Unsupported optimizer|optimizer is required|Incorrect encoding detected|Incorrect dictionary format"
     r"|exceeds max_positions|^Not found: |^file .* not found|The dataset is empty|--buffer-size"
-    r"|AdaptiveLoss is not compatible|--replace-unk requires"
+    r"|AdaptiveLoss is not compatible|--replace-unk requires|could not parse ModelProto"
 )
 
 

@@ -75,7 +75,7 @@ def test_files_that_cannot_be_opened_when_text_is_generated(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("fairseq_srupp: ")
 
 
-@pytest.mark.parametrize("error", [OSError("file x.model not found"), OSError("Not found: x"), AssertionError("--batch-size cannot be larger than --buffer-size")])
+@pytest.mark.parametrize("error", [OSError("file x.model not found"), OSError("Not found: x"), RuntimeError("INTERNAL: could not parse ModelProto from x"), AssertionError("--batch-size cannot be larger than --buffer-size")])
 def test_what_fairseq_tells_its_users(error):
     with pytest.raises(UserError, match=str(error)), known_mistakes():
         raise error

@@ -65,15 +65,38 @@ def test_from_text_to_bleu(text, tmp_path):
         assert len(re.findall(line, aligned, re.MULTILINE)) >= 30
     assert (data / "bpe" / "reference.en").read_text() == (text / "test.en").read_text()
 
+    other = tmp_path / "other"
+    assert script("prepare.sh", "de", "en", *splits, other, 70).returncode == 0
+    refused = script("evaluate.sh", "de", "en", other, run / "checkpoint_last.pt", "--cpu")
+    assert refused.returncode == 1 and not (run / "checkpoint_last.test.txt").exists()
+    assert "it was made with another dictionary" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+def test_lines_end_at_newlines_alone(text, tmp_path):
+    """A carriage return within a line, or a last line without an end, moves no line against those of the other language."""
+    for lang in ("de", "en"):
+        for split in ("train", "valid", "test"):
+            whole = (text / f"{split}.{lang}").read_text().rstrip("\n")
+            (tmp_path / f"{split}.{lang}").write_bytes(f"{whole}\r{whole[:5]}".encode() + b"\n" * (lang == "en"))
+    data = tmp_path / "data"
+    prepared = script("prepare.sh", "de", "en", *(tmp_path / split for split in ("train", "valid", "test")), data, 50)
+    assert prepared.returncode == 0, prepared.stderr
+    lines = {lang: (data / "bpe" / f"train.{lang}").read_text().splitlines() for lang in ("de", "en")}
+    assert len(lines["de"]) == len(lines["en"]) == 200
+
 
 def test_bad_input_is_one_line(text, tmp_path):
     (tmp_path / "short.de").write_text("eins\n")
     (tmp_path / "short.en").write_text("one\ntwo\n")
+    for lang in ("de", "en"):
+        rubbish = (text / f"train.{lang}").read_bytes() + b"\x00\xff\xfe rubbish\n"
+        (tmp_path / f"rubbish.{lang}").write_bytes(rubbish)
     data = tmp_path / "data"
     cases = [
         (["prepare.sh", "de", "en", text / "train", text / "nowhere", text / "test", data], "nowhere.de is missing"),
         (["prepare.sh", "de", "en", text / "train", tmp_path / "short", text / "test", data], "short.en has 2"),
         (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), data, 9999], "Vocabulary size too high"),
+        (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
         (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
     ]
     for arguments, message in cases:
