@@ -2,10 +2,11 @@
 
 The rows of one sentence, its beam, share a cache: each writes the keys and values of its tokens into a slot of its own,
 and a mask says which slots hold a row's own past. So the source's keys and values are there once per sentence, and when
-beams are reordered, or one continues twice, only numbers of slots move, not the cache.
+beams are reordered, or one continues twice, only numbers of slots move, not the cache. When sentences are left out, the
+last ones of the cache take their places, and the others stay: the cache may hold them in another order than the caller.
 """
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -15,21 +16,42 @@ from .state import KeyValueCache, LayerState, StackState
 
 
 class Beams(NamedTuple):
-    """Whose past is where, for B = G g rows, g to a sentence.
+    """Whose past is where, for B = G g rows, g to a sentence; sentences in the order of the cache.
 
     slots: int64 (G, g, T): in which slot of its sentence the token of a row at each of T steps was written.
     source_padding: bool (G, S), True at padding; None without a source or padding in it.
     source_length: S, 0 without a source.
+    places: int64 (G,), where the caller's sentences stand in the cache; None: in the same order.
     """
 
     slots: Tensor
     source_padding: Optional[Tensor] = None
     source_length: int = 0
+    places: Optional[Tensor] = None
 
     @property
     def size(self) -> int:
         """g."""
         return self.slots.size(1)
+
+    def inward(self, t: Tensor, dim: int) -> Tensor:
+        """t, whose dimension `dim` is B, from the caller's order into that of the cache."""
+        if self.places is None:
+            return t
+        t = t.unflatten(dim, (-1, self.size))
+        return torch.empty_like(t).index_copy_(dim, self.places, t).flatten(dim, dim + 1)
+
+    def outward(self, t: Tensor, dim: int) -> Tensor:
+        """The inverse of `inward`."""
+        if self.places is None:
+            return t
+        return t.unflatten(dim, (-1, self.size)).index_select(dim, self.places).flatten(dim, dim + 1)
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """The caller's numbers of rows, int64 (any,), as the cache counts them."""
+        if self.places is None:
+            return numbers
+        return self.places.index_select(0, numbers // self.size) * self.size + numbers % self.size
 
     def extended(self, length: int, window: Optional[int]) -> Tuple["Beams", Optional[AttentionMask]]:
         """These rows `length` tokens later, and who sees whom meanwhile.
@@ -69,8 +91,8 @@ class Beams(NamedTuple):
 class DecodingState(NamedTuple):
     """The state of a stack between two steps.
 
-    layers: the recurrent state c (B, d) of the rows, and for each layer that attends the cache of the G sentences, whose
-        positions are the S of the source and then g for each step.
+    layers: the recurrent state c (B, d) of the rows, in the order of the cache, and for each layer that attends the
+        cache of the G sentences, whose positions are the S of the source and then g for each step.
     beams: which of them are whose.
     """
 
@@ -90,41 +112,55 @@ class DecodingState(NamedTuple):
         return DecodingState(layers, self.beams._replace(slots=slots))
 
     def reorder(self, order: Tensor) -> "DecodingState":
-        """Let row i continue what row order[i] has seen; order: int64 (B',)."""
-        g = self.beams.size
+        """Let row i continue what row order[i] has seen; order: int64 (B',).
+
+        Where whole sentences are left out, no more sentences are copied than that, and this state is spent: its caches
+        went over to the new one. Where one sentence is continued as two, or rows leave its beam, all is copied.
+        """
+        order, g = self.beams.rows(order), self.beams.size
         if order.numel() % g:
             return self._apart().reorder(order)
         sentences = order.reshape(-1, g) // g
-        same = sentences.size(0) == self.beams.slots.size(0)
-        stay = sentences[:, :1]
-        # one question to the device instead of two
-        within, in_place = torch.stack(
-            (
-                (sentences == stay).all(),
-                (stay.squeeze(1) == torch.arange(len(stay), device=order.device)).all(),
-            )
-        ).tolist()
+        stay = sentences[:, 0]
+        within = (sentences == sentences[:, :1]).all()
+        *old, within = torch.cat((stay, within.view(1))).tolist()  # the only question to the device
         if not within:
             return self._apart().reorder(order)
-        stay = None if same and in_place else stay.squeeze(1)
-        slots = self.beams.slots.flatten(0, 1).index_select(0, order).unflatten(0, (-1, g))
+        kept = len(old)
+        if len(set(old)) < kept:
+            return self._select(order, stay, None, lambda cache: cache.reorder(stay))
+        moves = dict(zip([i for i in old if i >= kept], sorted(set(range(kept)).difference(old))))
+        new = [moves.get(i, i) for i in old]
+        places = torch.tensor(new, device=order.device) if moves else stay
+        if new == list(range(kept)):
+            places = None
+        order = self.beams._replace(places=places).inward(order, 0)
+        if kept == self.beams.slots.size(0):
+            return self._select(order, None, places, lambda cache: cache)
+        return self._select(order, order[::g] // g, places, lambda cache: cache.keep(kept, moves))
+
+    def _select(
+        self,
+        order: Tensor,
+        stay: Optional[Tensor],
+        places: Optional[Tensor],
+        select: Callable[[KeyValueCache], KeyValueCache],
+    ) -> "DecodingState":
+        """The rows `order` (B',) and sentences `stay` (G',), None for all, both as the cache counts them."""
+        slots = self.beams.slots.flatten(0, 1).index_select(0, order).unflatten(0, (-1, self.beams.size))
         padding = self.beams.source_padding
         if padding is not None and stay is not None:
             padding = padding.index_select(0, stay)
         layers = [
-            LayerState(
-                None if layer.c is None else layer.c.index_select(0, order),
-                layer.memory if stay is None or layer.memory is None else layer.memory.reorder(stay),
-            )
-            for layer in self.layers
+            LayerState(None if c is None else c.index_select(0, order), None if cache is None else select(cache))
+            for c, cache in self.layers
         ]
-        return DecodingState(layers, self.beams._replace(slots=slots, source_padding=padding))
+        return DecodingState(layers, Beams(slots, padding, self.beams.source_length, places))
 
     def _apart(self) -> "DecodingState":
-        """The same with a cache for each row, for rows that leave their sentence or its beam."""
+        """The same with a cache for each row, all in the order of this cache, for rows that leave their sentence or its
+        beam."""
         g, slots, source = self.beams.size, self.beams.slots, self.beams.source_length
-        if g == 1:
-            return self
         steps = torch.arange(slots.size(2), device=slots.device) * g
         places = torch.cat(  # (G, g, S + T): positions in the sentence's cache
             (torch.arange(source, device=slots.device).expand(*slots.shape[:2], -1), source + steps + slots), 2

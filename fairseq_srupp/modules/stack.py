@@ -206,8 +206,9 @@ class SRUppStack(nn.Module):
             h (L, B, d), and the state after the last position.
         """
         beams, mask = state.beams.extended(x.size(0), window)
-        x, ends = self._run_cached(self._input(x, None), state.layers, mask, beam=beams.size)
-        return x, DecodingState(ends, beams).last(window)
+        x = self._input(beams.inward(x, 1), None)
+        x, ends = self._run_cached(x, state.layers, mask, beam=beams.size)
+        return beams.outward(x, 1), DecodingState(ends, beams).last(window)
 
     def begin_decoding(
         self,

@@ -1,15 +1,16 @@
 """What a stack carries from one call to the next: the recurrent state and the memory that attention sees."""
 
-from typing import List, NamedTuple, Optional, Union
+from typing import Dict, List, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
 
 
 class _Buffer:
-    """Storage of a cache: (2, B, H, capacity, d'/H), of which the first `filled` positions are taken."""
+    """Storage of a cache: (2, B, H, capacity, d'/H), of which the first `filled` positions are taken; data is None
+    once another buffer has taken it over."""
 
-    def __init__(self, data: Tensor, filled: int):
+    def __init__(self, data: Optional[Tensor], filled: int):
         self.data = data
         self.filled = filled
 
@@ -19,7 +20,8 @@ class KeyValueCache:
 
     Appending writes behind the view and returns a longer view, so no step copies what is there already, and the old
     view stays what it was: a segment can be run again from the same cache. Only when the buffer is full, or when
-    another continuation of the same view has taken the place, the visible part moves to a new buffer.
+    another continuation of the same view has taken the place, the visible part moves to a new buffer. What `keep` takes
+    rows from is the exception: that view and all others of its buffer are spent, and using them raises RuntimeError.
     """
 
     def __init__(self, buffer: Optional[_Buffer] = None, start: int = 0, end: int = 0):
@@ -32,23 +34,23 @@ class KeyValueCache:
     @property
     def keys(self) -> Tensor:
         """(B, H, len(self), d'/H)."""
-        return self._buffer.data[0, :, :, self._start : self._end]
+        return self._live()[0]
 
     @property
     def values(self) -> Tensor:
         """(B, H, len(self), d'/H)."""
-        return self._buffer.data[1, :, :, self._start : self._end]
+        return self._live()[1]
 
     def append(self, keys: Tensor, values: Tensor) -> "KeyValueCache":
         """This cache followed by new keys and values, both (B, H, L, d'/H)."""
         buffer, start = self._buffer, self._start
-        if buffer is None or keys.requires_grad or buffer.data.requires_grad:
+        live = None if buffer is None else self._live()
+        if live is None or keys.requires_grad or live.requires_grad:
             new = torch.stack((keys, values))
-            data = new if buffer is None else torch.cat((buffer.data[:, :, :, start : self._end], new), 3)
+            data = new if live is None else torch.cat((live, new), 3)
             return KeyValueCache(_Buffer(data, data.size(3)), 0, data.size(3))
         length, end = keys.size(2), self._end + keys.size(2)
         if buffer.filled != self._end or end > buffer.data.size(3):
-            live = buffer.data[:, :, :, start : self._end]
             # Twice the room that is needed: moving costs a constant per appended position, however long the cache gets.
             data = live.new_empty((*live.shape[:3], 2 * (len(self) + length), live.size(4)))
             data[:, :, :, : len(self)] = live
@@ -64,14 +66,43 @@ class KeyValueCache:
         return KeyValueCache(self._buffer, start, self._end)
 
     def reorder(self, order: Tensor) -> "KeyValueCache":
-        """The cache of the batch rows `order` (B',)."""
+        """A copy of the batch rows `order` (B',)."""
         if self._buffer is None:
             return self
-        live = self._buffer.data[:, :, :, self._start : self._end]
-        capacity = max(self._buffer.data.size(3) - self._start, len(self))
-        data = live.new_empty((2, order.size(0), live.size(2), capacity, live.size(4)))
-        torch.index_select(live, 1, order, out=data[:, :, :, : len(self)])
+        live = self._live()
+        if live.requires_grad:
+            data = live.index_select(1, order)
+        else:
+            capacity = self._buffer.data.size(3) - self._start
+            data = live.new_empty((2, order.size(0), live.size(2), capacity, live.size(4)))
+            torch.index_select(live, 1, order, out=data[:, :, :, : len(self)])
         return KeyValueCache(_Buffer(data, len(self)), 0, len(self))
+
+    def keep(self, rows: int, moves: Dict[int, int]) -> "KeyValueCache":
+        """Only the first `rows` batch rows, after each row in `moves` has gone where `moves` says.
+
+        No other row is copied, and the views of this buffer are spent (not where gradients are recorded: all is copied
+        then).
+        """
+        if self._buffer is None:
+            return self
+        live, buffer = self._live(), self._buffer
+        if live.requires_grad:
+            order = list(range(rows))
+            for row, place in moves.items():
+                order[place] = row
+            return self.reorder(torch.tensor(order, dtype=torch.long, device=live.device))
+        for row, place in moves.items():
+            live[:, place] = live[:, row]
+        kept = _Buffer(buffer.data[:, :rows], self._end)
+        buffer.data = None
+        return KeyValueCache(kept, self._start, self._end)
+
+    def _live(self) -> Tensor:
+        """(2, B, H, len(self), d'/H): keys and values."""
+        if self._buffer.data is None:
+            raise RuntimeError("this cache is spent: its rows were given to the cache that `keep` returned")
+        return self._buffer.data[:, :, :, self._start : self._end]
 
 
 class LayerState(NamedTuple):

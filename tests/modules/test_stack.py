@@ -236,80 +236,6 @@ def test_a_fully_padded_row_gives_zeros(awake, causal):
     assert all(p.grad.isfinite().all() for p in stack.parameters() if p.grad is not None) and x.grad.isfinite().all()
 
 
-# What rows of 3 sentences do in a search: (step, order). The last of each leave their sentence's beam, or their sentence.
-SEARCHES = {
-    1: [(2, [1, 1, 0]), (4, [2, 0, 0]), (6, [1, 2])],
-    2: [(1, [1, 1, 2, 3, 5, 4]), (3, [0, 0, 4, 4]), (5, [3, 2]), (7, [1, 0])],
-    3: [(2, [2, 0, 0, 3, 5, 5, 8, 8, 8]), (3, [5, 4, 3, 6, 6, 7]), (5, [0, 3, 1, 4, 5, 2]), (7, [0, 2])],
-}
-
-
-@pytest.mark.parametrize("beam", SEARCHES)
-@pytest.mark.parametrize("options", [{"heads": 2}, {"attention_layers": [2]}, {"independent_query": True, "attention_norm": "pre"}])
-@pytest.mark.parametrize("padded", [True, False])
-def test_step_by_step_equals_full_with_rows_reordered_and_removed(awake, beam, options, padded):
-    stack, source = stack_of(awake, **options), inputs(5, 3, seed=3)
-    source_padding = None
-    if padded:
-        source_padding = torch.zeros(5, 3, dtype=torch.bool)
-        source_padding[:2, 1] = True
-    x, orders = inputs(9, 3 * beam), dict(SEARCHES[beam])
-    rows = torch.arange(3).repeat_interleave(beam)
-    with torch.no_grad():
-        state = stack.begin_decoding(3, beam, source=source, source_padding_mask=source_padding)
-        for t in range(9):
-            if t in orders:
-                order = torch.tensor(orders[t])
-                state, rows, x = state.reorder(order), rows[order], x.clone()[:, order]
-                x[t] = torch.randn(x[t].shape, dtype=x.dtype)  # equal rows part
-            h, state = stack.forward_decoding(x[t : t + 1], state)
-            own_padding = None if source_padding is None else source_padding[:, rows]
-            full = stack(x[: t + 1], source=source[:, rows], source_padding_mask=own_padding)
-            torch.testing.assert_close(h[0], full[t], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("beam", SEARCHES)
-def test_decoding_with_a_window_equals_evaluation(awake, beam):
-    stack, x, orders = stack_of(awake), inputs(14, 3 * beam), dict(SEARCHES[beam])
-    with torch.no_grad():
-        h, state = stack.forward_decoding(x[:4], stack.begin_decoding(3, beam), window=3)
-        torch.testing.assert_close(h, stack.forward_cached(x[:4], window=3)[0], rtol=0, atol=1e-12)
-        for t in range(4, 14):
-            if t - 3 in orders:
-                order = torch.tensor(orders[t - 3])
-                state, x = state.reorder(order), x.clone()[:, order]
-                x[t] = torch.randn(x[t].shape, dtype=x.dtype)
-            h, state = stack.forward_decoding(x[t : t + 1], state, window=3)
-            whole, _ = stack.forward_cached(x[: t + 1], window=3)
-            torch.testing.assert_close(h[0], whole[t], rtol=0, atol=1e-12)
-
-
-def test_decoding_does_not_copy_the_cache_at_each_step(awake):
-    """Neither when it grows nor when the rows of a sentence change places."""
-    stack, moved, place = stack_of(awake, 1), 0, None
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        state = stack.begin_decoding(2, 4, source=inputs(30, 2))
-        for _ in range(300):
-            _, state = stack.forward_decoding(inputs(1, 8), state)
-            order = torch.cat([4 * group + torch.randint(4, (4,), generator=generator) for group in range(2)])
-            state = state.reorder(order)
-            moved += place != state.layers[0].memory.keys.data_ptr()
-            place = state.layers[0].memory.keys.data_ptr()
-    assert moved <= 8
-
-
-def test_a_window_bounds_what_decoding_keeps(awake):
-    stack = stack_of(awake, 1)
-    state = stack.begin_decoding(2)
-    with torch.no_grad():
-        for _ in range(500):
-            _, state = stack.forward_decoding(inputs(1), state, window=10)
-    cache = state.layers[0].memory
-    assert state.beams.slots.shape == (2, 1, 10)
-    assert len(cache) == 10 and cache._buffer.data.size(3) <= 4 * 11
-
-
 def test_dropout_of_the_highway_is_one_mask_for_all_steps_and_absent_in_the_last_layer():
     stack = SRUppStack(64, DA, 2, attention_layers=[], dropout=0.5)
     assert stack.layers[0].highway_dropout == 0.5 and stack.layers[1].highway_dropout == 0
@@ -353,19 +279,6 @@ def test_a_state_of_another_precision_can_be_continued(awake):
     single = [layer._replace(c=layer.c.float()) for layer in state]
     out, _ = stack.bfloat16().forward_segment(x[4:].bfloat16(), single, mem_len=4)
     assert F.mse_loss(out.double(), expected) < 1e-3
-
-
-@pytest.mark.parametrize("norm", ["post", "pre", "none"])
-@pytest.mark.parametrize("independent", [False, True])
-def test_decoding_with_a_source_in_every_variant(awake, norm, independent):
-    stack = stack_of(awake, attention_norm=norm, independent_query=independent)
-    x, source = inputs(5), inputs(4, seed=3)
-    with torch.no_grad():
-        state, out = stack.begin_decoding(2, source=source), []
-        for t in range(5):
-            h, state = stack.forward_decoding(x[t : t + 1], state)
-            out.append(h)
-        torch.testing.assert_close(torch.cat(out), stack(x, source=source))
 
 
 def test_the_state_passes_through_padding_at_the_end(awake):

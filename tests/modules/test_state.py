@@ -1,5 +1,6 @@
 """The cache of keys and values, by itself."""
 
+import pytest
 import torch
 
 from fairseq_srupp.modules import KeyValueCache, SRUppStack
@@ -43,6 +44,32 @@ def test_reordering_keeps_room_for_the_next_step():
     place = cache.keys.data_ptr()
     longer = cache.append(positions(1, 7, batch=3), -positions(1, 7, batch=3))
     assert longer.keys.data_ptr() == place and held(longer) == list(range(8))
+
+
+def test_leaving_rows_out_moves_no_other_and_spends_the_view():
+    rows = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 2, 4)
+    cache = KeyValueCache().append(rows, -rows).append(rows, -rows)
+    older, place = cache.last(1), cache.keys.data_ptr()
+    kept = cache.keep(3, {4: 1})
+    assert kept.keys[:, 0, 0, 0].tolist() == [0, 4, 2] and torch.equal(kept.keys, -kept.values)
+    assert kept.keys.data_ptr() == place
+    longer = kept.append(rows[:3], -rows[:3])
+    assert longer.keys.shape == (3, 3, 6, 4) and torch.equal(longer.keys[:, :, :4], kept.keys)
+    for spent in (cache, older):
+        for use in (lambda: spent.keys, lambda: spent.append(rows, rows), lambda: spent.keep(1, {}), lambda: len(spent.last(1).values)):
+            with pytest.raises(RuntimeError, match="spent"):
+                use()
+    assert len(KeyValueCache().keep(3, {4: 1})) == 0
+
+
+@pytest.mark.parametrize("take", [lambda cache: cache.keep(2, {2: 0}), lambda cache: cache.reorder(torch.tensor([2, 1]))])
+def test_with_gradients_rows_are_copied(take):
+    rows = torch.randn(3, 1, 2, 4).requires_grad_()
+    cache = KeyValueCache().append(rows, -rows)
+    kept = take(cache)
+    assert torch.equal(kept.keys, rows[[2, 1]]) and torch.equal(cache.keys, rows)
+    gradient, = torch.autograd.grad(kept.keys.sum() - 2 * kept.values.sum(), rows)
+    assert gradient.flatten(1).eq(torch.tensor([0.0, 3, 3]).view(-1, 1)).all()
 
 
 def test_gradients_pass_through_a_cache(awake):
