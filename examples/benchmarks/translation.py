@@ -1,0 +1,299 @@
+"""Translation: srupp_transformer against fairseq's transformer_iwslt_de_en: same parameters and batches, in turns.
+
+    python examples/benchmarks/translation.py [--json FILE] [--data DIR] [--models transformer srupp] [--profile]
+    python examples/benchmarks/translation.py --data DIR --checkpoints OURS THEIRS
+
+Training: whole updates (forward, label smoothing, backward, clipping, fairseq's adam). Decoding: fairseq's own
+SequenceGenerator, sentences in fairseq-generate's order. The weights are untrained, so each hypothesis is made to end
+at its reference's length, its words being the beam's own choice; if one has another length there are no figures. Both
+models have 6 + 6 layers, embeddings of 512 and tied decoder embeddings; d of srupp_transformer (d' = d / 4) is the one
+that comes nearest to the transformer's number of parameters. Without --data: random sentences of 25 pieces on average,
+10,000 words. With --checkpoints: decoding alone, of trained models, which end their sentences themselves.
+"""
+
+import argparse
+import bisect
+import json
+import shlex
+import statistics
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer.transformer_legacy import transformer_iwslt_de_en
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
+from fairseq.search import BeamSearch
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.utils import move_to_cuda
+from machine import environment
+from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
+
+EMBED_DIM, LAYERS, WORDS = 512, 6, 10_000
+SIZES = range(512, 4096, 32)  # of d: d' is then a multiple of 8, as half precision wants it on a GPU
+
+
+def random_task(pairs: int):
+    """Source lengths are log-normal with mean 25 (EOS included), targets follow them; the same pairs every time."""
+    rng, dictionary = np.random.default_rng(0), Dictionary()
+    for word in range(WORDS - len(dictionary)):
+        dictionary.add_symbol(str(word))
+    source = np.clip(np.rint(rng.lognormal(np.log(25) - 0.5**2 / 2, 0.5, pairs)), 3, 100)
+    target = np.clip(np.rint(source * rng.lognormal(0, 0.2, pairs)), 3, 120)
+    sides = []
+    for lengths in (source.astype(int), target.astype(int)):
+        words = [torch.from_numpy(rng.integers(dictionary.nspecial, WORDS, length)) for length in lengths]
+        for sentence in words:
+            sentence[-1] = dictionary.eos()
+        sides += [words, lengths, dictionary]
+    pairs = LanguagePairDataset(*sides, shuffle=False)
+    return Namespace(source_dictionary=dictionary, target_dictionary=dictionary), pairs, pairs
+
+
+def prepared_task(args):
+    """What fairseq-preprocess wrote: the task, and the pairs of training and of --gen-subset."""
+    cfg = TranslationConfig(
+        data=args.data, source_lang=args.source_lang, target_lang=args.target_lang,
+        train_subset="train", dataset_impl=None, required_seq_len_multiple=1,
+    )  # fmt: skip
+    task = TranslationTask.setup_task(cfg)
+    training = None if args.checkpoints else task.load_dataset("train") or task.dataset("train")
+    task.load_dataset(args.gen_subset)
+    return task, training, task.dataset(args.gen_subset)
+
+
+def batches_of(pairs, device: str, *, first=None, shuffle=False, **limits):
+    """Batches like fairseq's own, of pairs of similar length; of the `first` pairs."""
+    indices = pairs.ordered_indices()
+    if first is not None:
+        indices = indices[indices < first]
+    batches = list(pairs.batch_by_size(indices, **limits))
+    if shuffle:
+        np.random.default_rng(0).shuffle(batches)
+    for batch in batches:
+        sample = pairs.collater([pairs[int(i)] for i in batch])
+        yield sample if device == "cpu" else move_to_cuda(sample)
+
+
+def size_of(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def transformer(task) -> nn.Module:
+    cfg = Namespace(share_decoder_input_output_embed=True)
+    transformer_iwslt_de_en(cfg)
+    return TransformerModel.build_model(cfg, task)
+
+
+def srupp(task, hidden_size: int, every_n: int) -> nn.Module:
+    cfg = SRUppTransformerConfig(
+        hidden_size=hidden_size, attention_dim=hidden_size // 4, embed_dim=EMBED_DIM, attention_every_n_layers=every_n,
+        encoder_layers=LAYERS, decoder_layers=LAYERS, share_decoder_input_output_embed=True,
+        alpha_init=1.0, attention_dropout=0.0,
+    )  # fmt: skip
+    return SRUppTransformer.build_model(cfg, task)
+
+
+def build(name: str, task):
+    """A model and what to call it. name: transformer, srupp, or srupp-kN, with attention in every N-th layer."""
+    if name == "transformer":
+        return transformer(task), "transformer_iwslt_de_en"
+    every_n = int(name[len("srupp-k") :] or 1)
+    with torch.device("meta"):
+        wanted = size_of(transformer(task))
+        above = bisect.bisect(SIZES, wanted, key=lambda d: size_of(srupp(task, d, every_n)))
+        best = min(SIZES[above - 1 : above + 1], key=lambda d: abs(size_of(srupp(task, d, every_n)) - wanted))
+    return srupp(task, best, every_n), f"srupp_transformer, d = {best}" + (f", k = {every_n}" if every_n > 1 else "")
+
+
+class ForcedLengths(BeamSearch):
+    """fairseq's beam search, in which every hypothesis of pair i ends at lengths[i] tokens, EOS included."""
+
+    def __init__(self, dictionary: Dictionary, lengths: Tensor, beam: int):
+        super().__init__(dictionary)
+        self.lengths, self.own, self.moved, self.rows = lengths, torch.arange(beam, device=lengths.device), 0, 0
+
+    def step(self, step, lprobs, scores, prev_output_tokens=None, original_batch_idxs=None):
+        ends = self.lengths[original_batch_idxs] == step + 1
+        of_eos = lprobs[:, :, self.eos].masked_fill(~ends.unsqueeze(1), -torch.inf)
+        lprobs[ends] = -torch.inf
+        lprobs[:, :, self.eos] = of_eos
+        scores, words, beams = super().step(step, lprobs, scores, prev_output_tokens, original_batch_idxs)
+        if step > 0:  # rows that go on from another row's past
+            self.moved = self.moved + (beams[:, : len(self.own)] != self.own).sum()
+            self.rows += beams.size(0) * len(self.own)
+        return scores, words, beams
+
+
+class Run:
+    """One model, in training and then in decoding."""
+
+    def __init__(self, label: str, model: nn.Module, task, args):
+        self.label, self.args, self.dictionary = label, args, task.target_dictionary
+        self.model = model.to(args.device).train()
+        self.parameters = size_of(model)
+        self.rates = {"training": [], "decoding": [], "tokens": []}
+        self.criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
+        cfg = FairseqAdamConfig(lr=[1e-4], adam_betas="(0.9, 0.98)", tpu=False)
+        self.optimizer = FairseqAdam(cfg, [parameter for parameter in model.parameters() if parameter.requires_grad])
+
+    def train(self, batches) -> int:
+        """One update a batch. Returns the target tokens."""
+        for sample in batches:
+            with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+                loss, tokens, _ = self.criterion(self.model, sample)
+            self.optimizer.backward(loss / tokens)
+            self.optimizer.clip_grad_norm(1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return sum(sample["ntokens"] for sample in batches)
+
+    def start_decoding(self, lengths) -> None:
+        """As fairseq-generate starts it. lengths: int64 (pairs,), or None: the model decides."""
+        self.model.prepare_for_inference_(Namespace(generation=Namespace(beam=self.args.beam)))
+        forced = lengths is not None
+        words, beam = self.dictionary, self.args.beam
+        self.search = ForcedLengths(words, lengths, beam) if forced else BeamSearch(words)
+        longest = max(200, int(lengths.max())) if forced else 200
+        self.generator = SequenceGenerator([self.model], words, beam, max_len_b=longest, search_strategy=self.search)
+
+    def decode(self, batches) -> "tuple[int, int]":
+        """Returns the sentences, and the tokens of their best hypotheses."""
+        sentences = tokens = 0
+        for sample in batches:
+            with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+                found = self.generator.generate([self.model], sample)
+            sentences, tokens = sentences + len(found), tokens + sum(len(beam[0]["tokens"]) for beam in found)
+            if isinstance(self.search, ForcedLengths):
+                wanted = self.search.lengths[sample["id"]].tolist()
+                if any([len(h["tokens"]) for h in beam] != [n] * self.args.beam for beam, n in zip(found, wanted)):
+                    raise SystemExit(f"{self.label}: hypotheses without the length that was asked for: no figures")
+        return sentences, tokens
+
+    def timed(self, work, batches):
+        """What work(batches) returns, and its seconds."""
+        wait = torch.cuda.synchronize if self.args.device == "cuda" else (lambda: None)
+        wait()
+        begin = time.perf_counter()
+        result = work(batches)
+        wait()
+        return result, time.perf_counter() - begin
+
+    def profiled(self, title: str, work, batches) -> None:
+        """Prints the operators in which the time of work(batches) is spent."""
+        cuda = self.args.device == "cuda"
+        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as profiler:
+            self.timed(work, batches)
+        clock = "self_device_time_total" if cuda else "self_cpu_time_total"
+        called = [op for op in profiler.key_averages() if op.device_type == DeviceType.CPU]  # with their kernels' time
+        ops = {op.key: (getattr(op, clock), op.count) for op in called}
+        total = sum(spent for spent, _ in ops.values())
+        print(f"\n{self.label}: {title}, {total / 1e3:,.0f} ms of the {'GPU' if cuda else 'CPU'}")
+        for key, (spent, calls) in sorted(ops.items(), key=lambda item: -item[1][0])[:14]:
+            print(f"  {spent / total:6.1%} {spent / 1e3:9,.1f} ms {calls:>7,} x {spent / calls:8,.0f} us  {key[:64]}")
+
+
+def show(runs, key: str, unit: str) -> "list[dict]":
+    """Prints a table of the median rates, with the ratio to the first model, and returns its rows."""
+    print(f"\n{key}, {unit} a second")
+    reference, rows = statistics.median(runs[0].rates[key]), []
+    width = max(len(run.label) for run in runs)
+    for run in runs:
+        median = statistics.median(run.rates[key])
+        row = {"model": run.label, "parameters": run.parameters, "median": median, "ratio": median / reference}
+        rows.append({**row, "rounds": run.rates[key]})
+        print(f"{run.label:{width}} {run.parameters:>11,} parameters {median:>10,.1f}  x {median / reference:.2f}")
+    return rows
+
+
+def measure_training(runs, pairs, args) -> "list[dict]":
+    batches = list(batches_of(pairs, args.device, max_tokens=args.max_tokens, shuffle=True, first=20_000))
+    for run in runs:
+        run.train(batches[: max(2, args.updates // 4)])
+    for round_ in range(args.rounds):
+        some = [batches[i % len(batches)] for i in range(round_ * args.updates, (round_ + 1) * args.updates)]
+        for run in runs:
+            tokens, seconds = run.timed(run.train, some)
+            run.rates["training"].append(tokens / seconds)
+    rows = show(runs, "training", "target tokens")
+    for run in runs if args.profile else []:
+        run.profiled("2 updates", run.train, batches[:2])
+    return rows
+
+
+def measure_decoding(runs, pairs, args) -> "dict[str, list[dict]]":
+    batches = list(batches_of(pairs, args.device, max_sentences=args.batch_size, first=args.sentences))
+    lengths = None if args.checkpoints else torch.tensor(pairs.tgt_sizes, device=args.device).clamp(min=2)
+    for run in runs:
+        run.start_decoding(lengths)
+        run.decode(batches[len(batches) // 2 :][:1])
+    for _ in range(args.rounds):
+        for run in runs:
+            (sentences, tokens), seconds = run.timed(run.decode, batches)
+            run.rates["decoding"].append(sentences / seconds)
+            run.rates["tokens"].append(tokens / seconds)
+    rows = {"decoding": show(runs, "decoding", "sentences")}
+    if lengths is None:
+        rows["tokens"] = show(runs, "tokens", "tokens of the best hypotheses")
+    for run, row in zip(runs, rows["decoding"]) if lengths is not None else []:
+        row["moved"] = int(run.search.moved) / run.search.rows
+        print(f"{run.label}: {row['moved']:.0%} of the rows go on from another row of their beam")
+    for run in runs if args.profile else []:
+        run.profiled("one batch", run.decode, batches[len(batches) // 2 :][:1])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["transformer", "srupp", "srupp-k2"], help="srupp-kN: k = N")
+    parser.add_argument("--checkpoints", nargs="+", help="trained models instead, decoding only; needs --data")
+    parser.add_argument("--data", help="folder that fairseq-preprocess wrote")
+    parser.add_argument("--source-lang")
+    parser.add_argument("--target-lang")
+    parser.add_argument("--gen-subset", default="test", help="what is decoded of --data")
+    parser.add_argument("--max-tokens", type=int, default=1024, help="of a training batch")
+    parser.add_argument("--updates", type=int, default=12, help="in a round; 0: no training")
+    parser.add_argument("--sentences", type=int, default=500, help="to decode; 0: no decoding")
+    parser.add_argument("--batch-size", type=int, default=32, help="sentences of a decoding batch")
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--amp", action="store_true", help="bf16 autocast")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.checkpoints and not args.data:
+        parser.error("--checkpoints needs --data")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    task, training, decoding = prepared_task(args) if args.data else random_task(max(4000, args.sentences))
+    if args.checkpoints:
+        built = [(checkpoint_utils.load_model_ensemble([path], task=task)[0][0], path) for path in args.checkpoints]
+    else:
+        built = [build(name, task) for name in args.models]
+    runs = [Run(label, model, task, args) for model, label in built]
+    rows = {}
+    if args.updates and not args.checkpoints:
+        rows["training"] = measure_training(runs, training, args)
+    if args.sentences:
+        rows.update(measure_decoding(runs, decoding, args))
+    if args.json:
+        settings = {k: v for k, v in vars(args).items() if k != "json"}
+        result = {**environment(args.device), "command": shlex.join(sys.argv), "settings": settings, **rows}
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
