@@ -67,13 +67,16 @@ class SRUppEncoder(FairseqEncoder):
             src_lengths: not used; fairseq passes it.
 
         Returns:
-            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding] or [] without padding,
-            "rows": [], or after `reorder_encoder_out` [int64 (B',)], the sentence of each row.
+            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], which tasks of fairseq
+            expect, "padding": [the same] or [] without padding, "rows": [], or after `reorder_encoder_out`
+            [int64 (B',)], the sentence of each row.
         """
         padding = padding_mask(src_tokens, self.padding_idx)
         x = F.dropout(self.embed_tokens(src_tokens.t()), self.embed_dropout, self.training)
         x = F.dropout(self.stack(x, padding_mask=padding), self.output_dropout, self.training)
-        return {"encoder_out": [x], "encoder_padding_mask": [] if padding is None else [padding.t()], "rows": []}
+        mask = src_tokens.eq(self.padding_idx)
+        padded = [] if padding is None else [mask]
+        return {"encoder_out": [x], "encoder_padding_mask": [mask], "padding": padded, "rows": []}
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """The rows `new_order` (B',) of an encoded batch: no state is copied, "rows" says which sentence is whose."""
@@ -144,7 +147,7 @@ class SRUppTransformerDecoder(StackDecoder):
         return scores, {**extra, "attn": alignment}
 
     def _begin(self, encoder_out: EncoderOut) -> DecodingState:
-        source, padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"]
+        source, padding = encoder_out["encoder_out"][0], encoder_out["padding"]
         sentences, rows = source.size(1), encoder_out["rows"]
         beam = 1
         if rows:
@@ -163,7 +166,7 @@ class SRUppTransformerDecoder(StackDecoder):
 
 def _source_of_rows(encoder_out: EncoderOut) -> Tuple[Tensor, Optional[Tensor]]:
     """Source states (S, B, d) and padding (S, B) or None of each row."""
-    source, padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"]
+    source, padding = encoder_out["encoder_out"][0], encoder_out["padding"]
     padding = padding[0].t() if padding else None
     if encoder_out["rows"]:
         rows = encoder_out["rows"][0]
