@@ -37,7 +37,21 @@ class SRUppTransformerConfig(SRUppConfig):
     )
 
 
-class SRUppEncoder(FairseqEncoder):
+class RetainsDropout(nn.Module):
+    """With --retain-dropout, a module goes on dropping out when it is told to evaluate."""
+
+    retain_dropout = False
+
+    def make_generation_fast_(self, retain_dropout: bool = False, retain_dropout_modules=None, **kwargs) -> None:
+        """fairseq calls this before generation, with the options of these names."""
+        meant = retain_dropout_modules is None or type(self).__name__ in retain_dropout_modules
+        self.retain_dropout = bool(retain_dropout) and meant
+
+    def train(self, mode: bool = True):
+        return super().train(mode or self.retain_dropout)
+
+
+class SRUppEncoder(RetainsDropout, FairseqEncoder):
     """Embedding and a stack that attends in full.
 
     Args:
@@ -84,7 +98,7 @@ class SRUppEncoder(FairseqEncoder):
         return {**encoder_out, "rows": [rows[0].index_select(0, new_order) if rows else new_order]}
 
 
-class SRUppTransformerDecoder(StackDecoder):
+class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
     """The stack whose layers attend over source and target states; its recurrence runs over the target alone.
 
     Args:
@@ -160,7 +174,8 @@ class SRUppTransformerDecoder(StackDecoder):
         return self.stack.begin_decoding(sentences, beam, source=source, source_padding_mask=mask)
 
     def make_generation_fast_(self, need_attn: Optional[str] = None, **kwargs) -> None:
-        """fairseq calls this before generation; need_attn is --print-alignment."""
+        """Also need_attn: --print-alignment."""
+        super().make_generation_fast_(**kwargs)
         self.need_alignment = bool(need_attn)
 
 

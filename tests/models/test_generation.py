@@ -179,6 +179,19 @@ def test_the_likeliest_sample_is_the_greedy_translation(awake):
     assert [h[0]["tokens"].tolist() for h in sampled] == [h[0]["tokens"].tolist() for h in greedy]
 
 
+@pytest.mark.parametrize(
+    "modules, kept", [(None, 2), (["SRUppEncoder"], 1), (["SRUppEncoder", "SRUppTransformerDecoder"], 2), ([], 0)]
+)
+def test_dropout_is_retained_where_it_is_asked_for(awake, modules, kept):
+    model = model_of(awake, dropout=0.5)
+    options = SimpleNamespace(beam=1, retain_dropout=True, retain_dropout_modules=modules, print_alignment=None)
+    model.prepare_for_inference_(SimpleNamespace(generation=options))
+    found = [translate([model], sentences(), beam_size=2) for _ in range(2)]
+    assert model.encoder.training + model.decoder.training == kept
+    scores = [[h["score"].item() for hypotheses in run for h in hypotheses] for run in found]
+    assert (scores[0] != scores[1]) == (kept > 0)
+
+
 def fairseq(command, *words):
     """What the command prints."""
     argv, root, printed = sys.argv, logging.getLogger(), io.StringIO()
