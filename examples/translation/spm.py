@@ -1,5 +1,6 @@
 """Train a SentencePiece model, or encode lines with one: `spm.py train MODEL VOCAB FILE...`, `spm.py encode MODEL IN OUT`."""
 
+import contextlib
 import os
 import sys
 
@@ -19,14 +20,18 @@ def train(model: str, vocabulary: int, files: list) -> None:
 def encode(model: str, source: str, target: str) -> None:
     """Write the pieces of each line of `source`, separated by spaces, to `target`."""
     processor = sentencepiece.SentencePieceProcessor(model_file=model)
-    with open(source, "rb") as lines, open(target + ".tmp", "w", encoding="utf-8") as out:
-        for number, line in enumerate(lines, 1):  # bytes: lines end at \n alone, as wc and the other language count them
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{source}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
-            out.write(" ".join(processor.encode(text.strip(), out_type=str)) + "\n")
-    os.replace(target + ".tmp", target)
+    try:
+        with open(source, "rb") as lines, open(target + ".tmp", "w", encoding="utf-8") as out:
+            for number, line in enumerate(lines, 1):  # bytes: lines end at \n alone, as those of the other language
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{source}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
+                out.write(" ".join(processor.encode(text.strip(), out_type=str)) + "\n")
+        os.replace(target + ".tmp", target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(target + ".tmp")
 
 
 def main() -> None:
@@ -37,8 +42,6 @@ def main() -> None:
         else:
             encode(model, *rest)
     except (RuntimeError, OSError, ValueError) as error:  # too many pieces for the text, unreadable text or model
-        if command == "encode" and os.path.exists(rest[1] + ".tmp"):
-            os.remove(rest[1] + ".tmp")
         sys.exit(f"spm.py: {' '.join(str(error).split())}")
 
 

@@ -81,16 +81,14 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
             src_lengths: not used; fairseq passes it.
 
         Returns:
-            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], which tasks of fairseq
-            expect, "padding": [the same] or [] without padding, "rows": [], or after `reorder_encoder_out`
-            [int64 (B',)], the sentence of each row.
+            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], "rows": [], or after
+            `reorder_encoder_out` [int64 (B',)], the sentence of each row.
         """
         padding = padding_mask(src_tokens, self.padding_idx)
         x = F.dropout(self.embed_tokens(src_tokens.t()), self.embed_dropout, self.training)
         x = F.dropout(self.stack(x, padding_mask=padding), self.output_dropout, self.training)
-        mask = src_tokens.eq(self.padding_idx)
-        padded = [] if padding is None else [mask]
-        return {"encoder_out": [x], "encoder_padding_mask": [mask], "padding": padded, "rows": []}
+        mask = src_tokens.eq(self.padding_idx)  # tasks of fairseq expect it, padding or not
+        return {"encoder_out": [x], "encoder_padding_mask": [mask], "rows": []}
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """The rows `new_order` (B',) of an encoded batch: no state is copied, "rows" says which sentence is whose."""
@@ -161,8 +159,8 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
         return scores, {**extra, "attn": alignment}
 
     def _begin(self, encoder_out: EncoderOut) -> DecodingState:
-        source, padding = encoder_out["encoder_out"][0], encoder_out["padding"]
-        sentences, rows = source.size(1), encoder_out["rows"]
+        source, rows = encoder_out["encoder_out"][0], encoder_out["rows"]
+        sentences = source.size(1)
         beam = 1
         if rows:
             beam, rest = divmod(rows[0].numel(), sentences)
@@ -170,8 +168,7 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
             if rest or not torch.equal(rows[0], beams):  # not what a search begins with
                 source, padding = _source_of_rows(encoder_out)
                 return self.stack.begin_decoding(source.size(1), source=source, source_padding_mask=padding)
-        mask = padding[0].t() if padding else None
-        return self.stack.begin_decoding(sentences, beam, source=source, source_padding_mask=mask)
+        return self.stack.begin_decoding(sentences, beam, source=source, source_padding_mask=_source_padding(encoder_out))
 
     def make_generation_fast_(self, need_attn: Optional[str] = None, **kwargs) -> None:
         """Also need_attn: --print-alignment."""
@@ -179,10 +176,15 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
         self.need_alignment = bool(need_attn)
 
 
+def _source_padding(encoder_out: EncoderOut) -> Optional[Tensor]:
+    """(S, B), True at padding; None where nothing is padded."""
+    mask = encoder_out["encoder_padding_mask"][0]
+    return mask.t() if mask.any() else None
+
+
 def _source_of_rows(encoder_out: EncoderOut) -> Tuple[Tensor, Optional[Tensor]]:
     """Source states (S, B, d) and padding (S, B) or None of each row."""
-    source, padding = encoder_out["encoder_out"][0], encoder_out["padding"]
-    padding = padding[0].t() if padding else None
+    source, padding = encoder_out["encoder_out"][0], _source_padding(encoder_out)
     if encoder_out["rows"]:
         rows = encoder_out["rows"][0]
         source = source.index_select(1, rows)
