@@ -26,27 +26,29 @@ theirs() {
     --save-dir "$dir" "$@" > "$dir/train.log" 2>&1
 }
 
-# both [options]: for each side, `ours` and `theirs` at the same time
+# both DIR [options]: `ours` and `theirs` at the same time, in two folders of DIR
 both() {
-  ours "$out/srupp_transformer" --max-update "$our_updates" "$@" &
-  theirs "$out/transformer" --max-update "$their_updates" "$@" &
+  local dir=$1; shift
+  ours "$dir/srupp_transformer" --max-update "$our_updates" "$@" &
+  theirs "$dir/transformer" --max-update "$their_updates" "$@" &
   wait %1 && wait %2
 }
 
 # updates_of MODEL: in MINUTES at the speed of the trial's second half, less 5 % for validation and checkpoints
 updates_of() {
-  grep -o 'ups=[0-9.]*' "$out/$1/train.log" | tail -n 1 | awk -F= -v m="${MINUTES:-25}" '{ print int($2 * m * 60 * 0.95) }'
+  grep -o 'ups=[0-9.]*' "$out/trial/$1/train.log" | tail -n 1 | awk -F= -v m="${MINUTES:-25}" '{ print int($2 * m * 60 * 0.95) }'
 }
 
 options=(--cpu --dropout "${DROPOUT:-0.1}" ${OPTIONS:-})
 if [ ! -s "$out/updates" ]; then
   our_updates=100 their_updates=100
-  both "${options[@]}" --log-interval 50 --no-save --disable-validation
-  echo "$(updates_of srupp_transformer) $(updates_of transformer)" > "$out/updates"
+  both "$out/trial" "${options[@]}" --log-interval 50 --no-save --disable-validation
+  our_updates=$(updates_of srupp_transformer) their_updates=$(updates_of transformer)
+  echo "$our_updates $their_updates" > "$out/updates"
 fi
 read -r our_updates their_updates < "$out/updates"
 echo "updates: $our_updates and $their_updates"
-both "${options[@]}"
+both "$out" "${options[@]}"
 for model in srupp_transformer transformer; do
   echo "$model: trained for $(grep -o 'done training in .*' "$out/$model/train.log" | tail -n 1 | cut -d ' ' -f 4-)"
   "$here/evaluate.sh" "$src" "$tgt" "$data" "$out/$model/checkpoint_best.pt"
