@@ -1,7 +1,7 @@
 // The cell of the recurrence, once for every compiler: host, nvcc, NVRTC. Includes nothing.
 //
 // One channel, one step (paper, section 2, equations 2 to 5; m is the dropout mask):
-//   f = sigmoid(uf + v_f c' + b_f)      r = sigmoid(ur + v_r c' + b_r)      c' is the state before the step
+//   f = sigmoid<kFused>(uf + v_f c' + b_f)      r = sigmoid<kFused>(ur + v_r c' + b_r)      c' is the state before the step
 //   c = f c' + (1 - f) u                h = x + m r (c - x)
 // All arithmetic is in S (float or double); u, x, h and the saved c are stored as T, see load and store.
 
@@ -101,54 +101,56 @@ SRUPP_INLINE void store(float value, Half& place) {
 #endif
 }
 
-// 1 / (1 + exp(-z)); exactly 1 above the point of saturation, and exactly 0 below it, where it would come
-// near the denormals.
+// 1 / (1 + exp(-z)): exactly 1 and exactly 0 where exp(-z) is 0 or infinite. `limit` is that of Parameters, kFused that of
+// the steps.
 #ifdef __CUDA_ARCH__
 
-SRUPP_INLINE float sigmoid(float z) {
+template <bool kFused>
+SRUPP_INLINE float sigmoid(float z, float) {
   float power, result;  // power is 0 or infinite beyond its range: nothing else is needed to saturate
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(z * -1.44269504f));
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
   return result;
 }
 
-SRUPP_INLINE double sigmoid(double z) { return 1.0 / (1.0 + exp(-z)); }
+template <bool kFused>
+SRUPP_INLINE double sigmoid(double z, double) { return 1.0 / (1.0 + exp(-z)); }
 
 #else
 
-// 2^n for |n| <= 126 (float) or 1022 (double), where `shifted` holds n in its lowest mantissa bits. What
-// comes of other n is never used.
-SRUPP_INLINE float power_of_two(float shifted) { return float_of((bits_of(shifted) + 127u) << 23); }
+// 2^n, where `shifted` holds n and the bias of exponents in its lowest mantissa bits: 0 and infinity at both ends.
+SRUPP_INLINE float power_of_two(float shifted) { return float_of(bits_of(shifted) << 23); }
 
 SRUPP_INLINE double power_of_two(double shifted) {
   unsigned long long bits;
   double power;
   __builtin_memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits + 1023ull) << 52;
+  bits <<= 52;
   __builtin_memcpy(&power, &bits, sizeof power);
   return power;
 }
 
-// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2: without branches and calls, so that compilers vectorise it.
-// Right to about an ulp for x in +-87 (float) or +-708 (double), meaningless beyond; NaN gives NaN.
+// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2, for x from -88 (gives 0) to 89 (gives infinity); NaN gives NaN. Without branches
+// and calls, so that compilers vectorise it, and with short chains of operations, for which the processor waits.
+template <bool kFused>
 SRUPP_INLINE float exp_in_range(float x) {
-  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
-  const float n = shifted - 12582912.0f;
+  const float shifted = x * 1.44269504f + 12583039.0f;  // 1.5 * 2^23 rounds to an integer, 127 is the bias
+  const float n = shifted - 12583039.0f;
   // ln(2) in two parts: n times the first is exact
-  const float rest = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float sum = 1.40612767e-3f;  // minimax, relative error 2.6e-9
-  sum = sum * rest + 8.37902074e-3f;
-  sum = sum * rest + 4.16647765e-2f;
-  sum = sum * rest + 1.66663653e-1f;
-  sum = sum * rest + 5.00000043e-1f;
-  sum = sum * rest + 1.00000005f;
-  sum = sum * rest + 1.0f;
-  return sum * power_of_two(shifted);
+  const float rest = kFused ? x - n * 0.693147181f : (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float square = rest * rest;
+  // minimax with a constant of 1, relative error 9.2e-8
+  const float high = 8.2895821e-3f * rest + 4.18978222e-2f;
+  const float middle = 1.66676491e-1f * rest + 4.99991506e-1f;
+  const float low = 9.99999702e-1f * rest + 1.0f;
+  return ((high * square + middle) * square + low) * power_of_two(shifted);
 }
 
+// Of doubles: from -709 to 710.
+template <bool kFused>
 SRUPP_INLINE double exp_in_range(double x) {
-  const double shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
-  const double n = shifted - 6755399441055744.0;
+  const double shifted = x * 1.4426950408889634 + 6755399441056767.0;  // 1.5 * 2^52, 1023
+  const double n = shifted - 6755399441056767.0;
   const double rest = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
   double sum = 1.0 / 6227020800.0;  // Taylor's series
   sum = sum * rest + 1.0 / 479001600;
@@ -167,25 +169,26 @@ SRUPP_INLINE double exp_in_range(double x) {
   return sum * power_of_two(shifted);
 }
 
-SRUPP_INLINE float saturation(float) { return 87.0f; }
-SRUPP_INLINE double saturation(double) { return 708.0; }
-
-template <class S>
-SRUPP_INLINE S sigmoid(S z) {
-  // two selections after the fact are cheaper than keeping z in range
-  const S inside = S(1) / (S(1) + exp_in_range(-z));
-  const S limit = saturation(z);
-  const S not_above = z > limit ? S(1) : inside;
-  return z < -limit ? S(0) : not_above;
+template <bool kFused, class S>
+SRUPP_INLINE S sigmoid(S z, S limit) {
+  const S high = limit - S(1);
+  const S not_below = -limit > z ? -limit : z;  // in this order NaN stays NaN
+  const S inside = high < not_below ? high : not_below;
+  return S(1) / (S(1) + exp_in_range<kFused>(-inside));
 }
 
 #endif
 
-// Of one channel; mask is the dropout mask m.
+SRUPP_INLINE constexpr float saturation(float) { return 89.0f; }
+SRUPP_INLINE constexpr double saturation(double) { return 710.0; }
+
+// Of one channel; mask is the dropout mask m. Gates are closed at -limit, and open at limit - 1: on a CPU what is beyond is
+// cut off first.
 template <class S>
 struct Parameters {
   S v_f, v_r, b_f, b_r;
   S mask;
+  S limit = saturation(S());
 };
 
 // Of one channel at one step.
@@ -200,10 +203,11 @@ struct Outputs {
 };
 
 // The state is added last to each gate: steps wait for nothing but it, so the chain from one to the next is short.
-template <class S>
+// kFused: the compiler makes one operation, which rounds once, of a product and a sum.
+template <bool kFused = false, class S>
 SRUPP_INLINE Outputs<S> forward_step(Inputs<S> in, S c_before, Parameters<S> p) {
-  const S f = sigmoid(in.forget + p.b_f + p.v_f * c_before);
-  const S r = sigmoid(in.reset + p.b_r + p.v_r * c_before);
+  const S f = sigmoid<kFused>(in.forget + p.b_f + p.v_f * c_before, p.limit);
+  const S r = sigmoid<kFused>(in.reset + p.b_r + p.v_r * c_before, p.limit);
   const S c = f * c_before + (S(1) - f) * in.candidate;
   return {c, in.x + p.mask * r * (c - in.x)};
 }
@@ -216,21 +220,21 @@ struct Gradients {
 };
 
 // grad_h: of the step's h; grad_c: of its c, from the steps after it.
-template <class S>
+template <bool kFused = false, class S>
 SRUPP_INLINE Gradients<S> backward_step(Inputs<S> in, S c_before, Parameters<S> p, S grad_h, S grad_c) {
-  const S f = sigmoid(in.forget + p.b_f + p.v_f * c_before);
-  const S r = sigmoid(in.reset + p.b_r + p.v_r * c_before);
+  const S f = sigmoid<kFused>(in.forget + p.b_f + p.v_f * c_before, p.limit);
+  const S r = sigmoid<kFused>(in.reset + p.b_r + p.v_r * c_before, p.limit);
   const S c = f * c_before + (S(1) - f) * in.candidate;
   const S grad_scaled = grad_h * p.mask;
-  const S grad_now = grad_c + grad_scaled * r;
-  const S grad_forget = grad_now * (c_before - in.candidate) * f * (S(1) - f);
-  const S grad_reset = grad_scaled * (c - in.x) * r * (S(1) - r);
+  const S by_reset = grad_scaled * r;  // through r (c - x), to c and to x
+  const S grad_now = grad_c + by_reset;
+  const S by_forget = grad_now * f;
+  const S grad_candidate = grad_now - by_forget;
+  const S grad_forget = grad_candidate * f * (c_before - in.candidate);
+  const S grad_reset = (by_reset - by_reset * r) * (c - in.x);
   return {
-      grad_now * (S(1) - f),
-      grad_forget,
-      grad_reset,
-      grad_h - grad_scaled * r,
-      grad_now * f + grad_forget * p.v_f + grad_reset * p.v_r,
+      grad_candidate, grad_forget, grad_reset, grad_h - by_reset,
+      by_forget + grad_forget * p.v_f + grad_reset * p.v_r,
   };
 }
 

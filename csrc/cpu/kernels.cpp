@@ -16,18 +16,26 @@
 
 #define SRUPP_ISA isa_default
 #define SRUPP_TARGET
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define SRUPP_FUSED true
+#else
+#define SRUPP_FUSED false
+#endif
 #include "kernels.inl"
 #undef SRUPP_ISA
 #undef SRUPP_TARGET
+#undef SRUPP_FUSED
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SRUPP_DISPATCH 1
 
 #define SRUPP_ISA isa_avx2
 #define SRUPP_TARGET __attribute__((target("avx2,fma")))
+#define SRUPP_FUSED true
 #include "kernels.inl"
 #undef SRUPP_ISA
 #undef SRUPP_TARGET
+#undef SRUPP_FUSED
 
 #define SRUPP_ISA isa_avx512
 #if defined(__clang__)
@@ -35,6 +43,7 @@
 #else
 #define SRUPP_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")))
 #endif
+#define SRUPP_FUSED true
 #include "kernels.inl"
 #endif
 

@@ -1,4 +1,5 @@
-// The CPU kernels, once per instruction set: SRUPP_ISA is its namespace, SRUPP_TARGET a function attribute.
+// The CPU kernels, once per instruction set: SRUPP_ISA is its namespace, SRUPP_TARGET a function attribute, SRUPP_FUSED
+// whether it has a fused multiply-add.
 
 namespace srupp {
 namespace SRUPP_ISA {
@@ -16,9 +17,17 @@ struct alignas(64) Sums {
   S v_f[kLanes], v_r[kLanes], b_f[kLanes], b_r[kLanes];
 };
 
+// What compilers do not know to be a constant. GCC turns a minimum and a maximum with constants, which are one
+// instruction each, into a tree of comparisons and selections.
 template <class S>
-SRUPP_INLINE Parameters<S> parameters(const Lanes<S>& lanes, int i) {
-  return {lanes.v_f[i], lanes.v_r[i], lanes.b_f[i], lanes.b_r[i], lanes.mask[i]};
+SRUPP_INLINE S unfolded(S value) {
+  volatile S hidden = value;
+  return hidden;
+}
+
+template <class S>
+SRUPP_INLINE Parameters<S> parameters(const Lanes<S>& lanes, int i, S limit) {
+  return {lanes.v_f[i], lanes.v_r[i], lanes.b_f[i], lanes.b_r[i], lanes.mask[i], limit};
 }
 
 // from nullptr: a row of `otherwise`
@@ -67,9 +76,10 @@ SRUPP_INLINE Inputs<State<T>> inputs(const T* u, const T* x, int64_t channels, i
 template <class T>
 SRUPP_INLINE void forward_lanes(
     int count, const T* u, const T* x, int64_t channels, Lanes<State<T>>& lanes, T* h, T* c) {
+  const auto limit = unfolded(saturation(State<T>()));
   SRUPP_VECTORISE
   for (int i = 0; i < count; ++i) {
-    const auto out = forward_step(inputs(u, x, channels, i), lanes.state[i], parameters(lanes, i));
+    const auto out = forward_step<SRUPP_FUSED>(inputs(u, x, channels, i), lanes.state[i], parameters(lanes, i, limit));
     lanes.state[i] = out.c;
     store(out.c, c[i]);
     store(out.h, h[i]);
@@ -129,11 +139,12 @@ SRUPP_INLINE void backward_lanes(
   const T *u = row.u + at, *x = row.x + at, *grad_h = row.grad_h + at;
   const C* c_before = row.c_before + at;
   T *grad_u = row.grad_u + at, *grad_x = row.grad_x + at;
+  const S limit = unfolded(saturation(S()));
   SRUPP_VECTORISE
   for (int i = 0; i < count; ++i) {
     const S before = load(c_before[i]);
-    const auto grad = backward_step(
-        inputs(u, x, channels, i), before, parameters(lanes, i), load(grad_h[i]), lanes.state[i]);
+    const auto grad = backward_step<SRUPP_FUSED>(
+        inputs(u, x, channels, i), before, parameters(lanes, i, limit), load(grad_h[i]), lanes.state[i]);
     lanes.state[i] = grad.c_before;
     sums.v_f[i] += grad.forget * before;
     sums.v_r[i] += grad.reset * before;
