@@ -80,3 +80,14 @@ def test_every_command_has_help(command, capsys):
         cli.main([command, "--help"])
     assert end.value.code == 0
     assert f"python -m fairseq_srupp {command}" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_reading():
+    """As `info | head -1` does."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "fairseq_srupp", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    assert command.wait() == 1
+    command.stderr.close()
