@@ -1,7 +1,7 @@
 // The cell of the recurrence, once for every compiler: host, nvcc, NVRTC. Includes nothing.
 //
 // One channel, one step (paper, section 2, equations 2 to 5; m is the dropout mask):
-//   f = sigmoid<kFused>(uf + v_f c' + b_f)      r = sigmoid<kFused>(ur + v_r c' + b_r)      c' is the state before the step
+//   f = sigmoid(uf + v_f c' + b_f)      r = sigmoid(ur + v_r c' + b_r)      c' is the state before the step
 //   c = f c' + (1 - f) u                h = x + m r (c - x)
 // All arithmetic is in S (float or double); u, x, h and the saved c are stored as T, see load and store.
 
@@ -101,8 +101,7 @@ SRUPP_INLINE void store(float value, Half& place) {
 #endif
 }
 
-// 1 / (1 + exp(-z)): exactly 1 and exactly 0 where exp(-z) is 0 or infinite. `limit` is that of Parameters, kFused that of
-// the steps.
+// 1 / (1 + exp(-z)); exactly 0 where it would come near the denormals. `limit` is that of Parameters, kFused that of the steps.
 #ifdef __CUDA_ARCH__
 
 template <bool kFused>
@@ -118,7 +117,8 @@ SRUPP_INLINE double sigmoid(double z, double) { return 1.0 / (1.0 + exp(-z)); }
 
 #else
 
-// 2^n, where `shifted` holds n and the bias of exponents in its lowest mantissa bits: 0 and infinity at both ends.
+// 4 2^n, where `shifted` holds n, 2 and the bias of exponents in its lowest mantissa bits: infinite for n of 126 (float) or
+// 1022 (double).
 SRUPP_INLINE float power_of_two(float shifted) { return float_of(bits_of(shifted) << 23); }
 
 SRUPP_INLINE double power_of_two(double shifted) {
@@ -130,27 +130,27 @@ SRUPP_INLINE double power_of_two(double shifted) {
   return power;
 }
 
-// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2, for x from -88 (gives 0) to 89 (gives infinity); NaN gives NaN. Without branches
+// exp(x) = 2^n exp(rest), |rest| <= ln(2) / 2, for x from -87 to 87.5, infinite above 87; NaN gives NaN. Without branches
 // and calls, so that compilers vectorise it, and with short chains of operations, for which the processor waits.
 template <bool kFused>
 SRUPP_INLINE float exp_in_range(float x) {
-  const float shifted = x * 1.44269504f + 12583039.0f;  // 1.5 * 2^23 rounds to an integer, 127 is the bias
-  const float n = shifted - 12583039.0f;
-  // ln(2) in two parts: n times the first is exact
-  const float rest = kFused ? x - n * 0.693147181f : (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float shifted = x * 1.44269504f + 12583041.0f;  // 1.5 * 2^23 rounds to an integer; 127 + 2
+  const float n = shifted - 12583041.0f;
+  // ln(2) in one part for a product that is not rounded, else in two: n times the first is exact
+  const float rest = kFused ? __builtin_fmaf(-n, 0.693147181f, x) : (x - n * 0.693359375f) + n * 2.12194440e-4f;
   const float square = rest * rest;
-  // minimax with a constant of 1, relative error 9.2e-8
-  const float high = 8.2895821e-3f * rest + 4.18978222e-2f;
-  const float middle = 1.66676491e-1f * rest + 4.99991506e-1f;
-  const float low = 9.99999702e-1f * rest + 1.0f;
+  // minimax with a constant of 1, relative error 9.2e-8; a quarter of it
+  const float high = 0.25f * 8.2895821e-3f * rest + 0.25f * 4.18978222e-2f;
+  const float middle = 0.25f * 1.66676491e-1f * rest + 0.25f * 4.99991506e-1f;
+  const float low = 0.25f * 9.99999702e-1f * rest + 0.25f;
   return ((high * square + middle) * square + low) * power_of_two(shifted);
 }
 
-// Of doubles: from -709 to 710.
+// Of doubles: from -708 to 708.5, infinite above 708.1.
 template <bool kFused>
 SRUPP_INLINE double exp_in_range(double x) {
-  const double shifted = x * 1.4426950408889634 + 6755399441056767.0;  // 1.5 * 2^52, 1023
-  const double n = shifted - 6755399441056767.0;
+  const double shifted = x * 1.4426950408889634 + 6755399441056769.0;  // 1.5 * 2^52; 1023 + 2
+  const double n = shifted - 6755399441056769.0;
   const double rest = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
   double sum = 1.0 / 6227020800.0;  // Taylor's series
   sum = sum * rest + 1.0 / 479001600;
@@ -166,7 +166,7 @@ SRUPP_INLINE double exp_in_range(double x) {
   sum = sum * rest + 0.5;
   sum = sum * rest + 1.0;
   sum = sum * rest + 1.0;
-  return sum * power_of_two(shifted);
+  return 0.25 * sum * power_of_two(shifted);
 }
 
 template <bool kFused, class S>
@@ -179,11 +179,11 @@ SRUPP_INLINE S sigmoid(S z, S limit) {
 
 #endif
 
-SRUPP_INLINE constexpr float saturation(float) { return 89.0f; }
-SRUPP_INLINE constexpr double saturation(double) { return 710.0; }
+SRUPP_INLINE constexpr float saturation(float) { return 87.25f; }
+SRUPP_INLINE constexpr double saturation(double) { return 708.375; }
 
-// Of one channel; mask is the dropout mask m. Gates are closed at -limit, and open at limit - 1: on a CPU what is beyond is
-// cut off first.
+// Of one channel; mask is the dropout mask m. A CPU cuts off what a gate's sigmoid is taken of at -limit, where it is
+// closed, and at limit - 1, where it has been open for long.
 template <class S>
 struct Parameters {
   S v_f, v_r, b_f, b_r;
@@ -203,7 +203,7 @@ struct Outputs {
 };
 
 // The state is added last to each gate: steps wait for nothing but it, so the chain from one to the next is short.
-// kFused: the compiler makes one operation, which rounds once, of a product and a sum.
+// kFused: the processor has a product and a sum in one operation, which rounds once.
 template <bool kFused = false, class S>
 SRUPP_INLINE Outputs<S> forward_step(Inputs<S> in, S c_before, Parameters<S> p) {
   const S f = sigmoid<kFused>(in.forget + p.b_f + p.v_f * c_before, p.limit);
@@ -229,9 +229,9 @@ SRUPP_INLINE Gradients<S> backward_step(Inputs<S> in, S c_before, Parameters<S> 
   const S by_reset = grad_scaled * r;  // through r (c - x), to c and to x
   const S grad_now = grad_c + by_reset;
   const S by_forget = grad_now * f;
-  const S grad_candidate = grad_now - by_forget;
+  const S grad_candidate = grad_now * (S(1) - f);
   const S grad_forget = grad_candidate * f * (c_before - in.candidate);
-  const S grad_reset = (by_reset - by_reset * r) * (c - in.x);
+  const S grad_reset = by_reset * (S(1) - r) * (c - in.x);
   return {
       grad_candidate, grad_forget, grad_reset, grad_h - by_reset,
       by_forget + grad_forget * p.v_f + grad_reset * p.v_r,

@@ -30,7 +30,7 @@ TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "fp64": 1e-12}  # of the 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 SHAPES = {
     "cpu": [(256, 16, 1024), (256, 8, 3072), (2048, 1, 1024), (1, 64, 3072)],
-    # long and wide; the paper's models, each with the rows of one GPU; a step of decoding
+    # long and wide; the paper's models, each with the rows of one GPU, last the one for translation; a step of decoding
     "cuda": [
         (1024, 16, 3072),
         (1024, 4, 3072),
@@ -40,11 +40,12 @@ SHAPES = {
         (768, 8, 3072),
         (64, 128, 4096),
         (64, 192, 7616),
+        (25, 128, 1024),
         (1, 64, 3072),
     ],
 }
 # tensors of (L, B, D) that a perfect kernel moves
-FORWARD_READS, FORWARD_WRITES = 4, 2  # u (3), x; h, c
+FORWARD_READS, FORWARD_WRITES = 4, 2  # u (3), x; h, c, which is kept for the backward alone
 BACKWARD_READS, BACKWARD_WRITES = 6, 4  # u (3), x, c, grad_h; grad_u (3), grad_x
 
 
@@ -146,12 +147,16 @@ def synchronize(device: str) -> None:
 
 
 def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds: int, device: str) -> dict:
-    """Times of forward, backward and both, as they are called in training, and of the copies and clones."""
+    """Times of forward, backward and both, as in training, of the forward as in decoding, and of copies and clones."""
     inputs = make_inputs(*shape, DTYPES[dtype], device)
     grad_h = torch.randn(shape, device=device).to(DTYPES[dtype])
     h, _ = sru_recurrence(*inputs, backend=backend)
 
     def forward() -> object:
+        return sru_recurrence(*inputs, backend=backend)
+
+    @torch.no_grad()
+    def inference() -> object:
         return sru_recurrence(*inputs, backend=backend)
 
     def backward() -> object:
@@ -166,6 +171,7 @@ def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds
         "copy of the forward's bytes": lambda: pairs[0][0].copy_(pairs[0][1]),
         "clone of the forward's bytes": lambda: pairs[0][1].clone(),
         "forward": forward,
+        "forward without gradients": inference,
         "copy of the backward's bytes": lambda: pairs[1][0].copy_(pairs[1][1]),
         "clone of the backward's bytes": lambda: pairs[1][1].clone(),
         "backward": backward,
@@ -190,6 +196,7 @@ def table(measured: dict[str, list[tuple]], unit: int) -> list[dict]:
         "copy of the forward's bytes": (forward, None),
         "clone of the forward's bytes": (forward, "copy of the forward's bytes"),
         "forward": (forward, "copy of the forward's bytes"),
+        "forward without gradients": (forward - 1, "copy of the forward's bytes"),
         "copy of the backward's bytes": (backward, None),
         "clone of the backward's bytes": (backward, "copy of the backward's bytes"),
         "backward": (backward, "copy of the backward's bytes"),

@@ -172,10 +172,10 @@ def _cached(key: str, make) -> bytes:
             try:
                 file.write(hashlib.sha256(content).digest() + content)
                 file.flush()
+                os.replace(file.name, path)
             except OSError:
                 os.unlink(file.name)
                 raise
-        os.replace(file.name, path)
     return content
 
 

@@ -147,6 +147,19 @@ for dtype, tolerance in tolerances.items():
 
 
 @pytest.mark.cpu_kernels
+@pytest.mark.parametrize("limit", ["default", "avx2"])
+def test_gates_in_every_instruction_set(limit):
+    """Precision, saturation, NaN and denormals, with the code that other processors run."""
+    tests = "range or saturate or nan or denormal"
+    file = str(pathlib.Path(__file__).with_name("test_cpu_kernels.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, "-k", tests]
+    done = subprocess.run(
+        command, env=os.environ | {"ATEN_CPU_CAPABILITY": limit}, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.cpu_kernels
 def test_kernels_load_when_nothing_was_imported_before():
     assert run("from fairseq_srupp.ops import backends; print(backends()['cpu'])").startswith("(True, ")
 

@@ -170,6 +170,52 @@ def test_the_whole_range_of_a_gate(dtype):
     assert (c_last[0][z == 0] == 0.5).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_gate_is_denormal(dtype):
+    """Where sigmoid is, a gate is 0: processors are slow with denormals."""
+    edge = torch.tensor(torch.finfo(dtype).tiny, dtype=torch.float64).log().item()
+    z = torch.linspace(edge - 2, edge + 2, 100_001, dtype=torch.float64).to(dtype)
+    u = torch.stack([torch.zeros_like(z), z, torch.zeros_like(z)])[None, None]
+    zeros = torch.zeros(2, len(z), dtype=dtype)
+    _, gate = sru_recurrence(u, u[:, :, 0], zeros, zeros, torch.ones(1, len(z), dtype=dtype), backend="cpu")
+    assert (gate == 0).any() and (gate > 0).any()
+    assert (gate[gate != 0] >= torch.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize("gates", [0.0, 40.0, -40.0])
+def test_infinite_gradients_are_those_of_the_reference(gates):
+    """A loss scale that is too large shows as infinity, not as NaN."""
+    u = torch.tensor([1.0, gates, gates]).view(1, 1, 3, 1).expand(2, 1, 3, 70).clone().requires_grad_()
+    x = torch.full((2, 1, 70), 0.5, requires_grad=True)
+    weight_c = torch.full((2, 70), 0.5)
+    grad_h = torch.full((2, 1, 70), float("inf"))
+    got, expected = (
+        torch.autograd.grad(
+            sru_recurrence(u, x, weight_c, torch.zeros(2, 70), backend=backend)[0], (u, x), grad_h
+        )
+        for backend in ("cpu", "reference")
+    )
+    for one, other in zip(got, expected):
+        assert torch.equal(one.isnan(), other.isnan())
+        assert torch.equal(one[~one.isnan()], other[~other.isnan()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_very_long_sequence_is_that_of_its_pieces(dtype):
+    length, piece = 100_000, 7_000
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(length, 1, 3, 70, generator=generator).to(dtype)
+    x = torch.randn(length, 1, 70, generator=generator).to(dtype)
+    weight_c, bias = torch.rand(2, 70, generator=generator), torch.zeros(2, 70)
+    h, c_last = sru_recurrence(u, x, weight_c, bias, backend="cpu")
+    c = None
+    for start in range(0, length, piece):
+        part = slice(start, start + piece)
+        of_part, c = sru_recurrence(u[part], x[part], weight_c, bias, c, backend="cpu")
+        assert torch.equal(of_part, h[part])
+    assert torch.equal(c, c_last)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("argument", range(5))
 def test_nan_in_gives_nan_out_there_only(make_inputs, results, dtype, argument):
