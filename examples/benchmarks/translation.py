@@ -191,9 +191,9 @@ class Run:
         return result, time.perf_counter() - begin
 
     def profiled(self, title: str, work, batches) -> None:
-        """Prints the operators in which the time of work(batches) is spent."""
+        """Prints the operators in which the time of work(batches) is spent, and how fast the matrix products are."""
         cuda = self.args.device == "cuda"
-        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as profiler:
+        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda, with_flops=True) as profiler:
             self.timed(work, batches)
         clock = "self_device_time_total" if cuda else "self_cpu_time_total"
         called = [op for op in profiler.key_averages() if op.device_type == DeviceType.CPU]  # with their kernels' time
@@ -202,6 +202,9 @@ class Run:
         print(f"\n{self.label}: {title}, {total / 1e3:,.0f} ms of the {'GPU' if cuda else 'CPU'}")
         for key, (spent, calls) in sorted(ops.items(), key=lambda item: -item[1][0])[:14]:
             print(f"  {spent / total:6.1%} {spent / 1e3:9,.1f} ms {calls:>7,} x {spent / calls:8,.0f} us  {key[:64]}")
+        products = [op for op in called if op.key in ("aten::mm", "aten::addmm", "aten::bmm")]
+        flops, spent = sum(op.flops for op in products), sum(getattr(op, clock) for op in products)
+        print(f"  matrix products: {flops / 1e9:,.0f} GFLOP, {flops / spent / 1e3:,.0f} GFLOP/s")
 
 
 def show(runs, key: str, unit: str) -> "list[dict]":
