@@ -12,24 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fairseq import search
-from fairseq.data import Dictionary, data_utils
+from fairseq.data import data_utils
 from fairseq.sequence_generator import SequenceGenerator
+from translation_task import Task
 
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
-
-
-def dictionary(symbols):
-    made = Dictionary()
-    for symbol in range(symbols - len(made)):
-        made.add_symbol(f"w{symbol}")
-    return made
-
-
-class Task:
-    source_dictionary = dictionary(24)
-    target_dictionary = dictionary(20)
-
 
 TARGET = Task.target_dictionary
 PAD, EOS = TARGET.pad(), TARGET.eos()

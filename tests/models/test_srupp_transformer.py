@@ -4,25 +4,12 @@ import copy
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
+from translation_task import Task, dictionary
 
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.models import srupp_transformer
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
-
-
-def dictionary(symbols):
-    made = Dictionary()
-    for symbol in range(symbols - len(made)):
-        made.add_symbol(f"w{symbol}")
-    return made
-
-
-class Task:
-    source_dictionary = dictionary(24)
-    target_dictionary = dictionary(20)
-
 
 PAD = Task.source_dictionary.pad()
 
