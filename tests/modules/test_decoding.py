@@ -2,20 +2,7 @@
 
 import pytest
 import torch
-
-from fairseq_srupp.modules import SRUppStack
-
-D, DA = 12, 8
-
-
-def stack_of(awake, layers=3, **options):
-    torch.manual_seed(1)
-    return awake(SRUppStack(D, DA, layers, **options).double()).eval()
-
-
-def inputs(length, batch=2, size=D, seed=2):
-    return torch.randn(length, batch, size, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-
+from small_stack import D, inputs, stack_of
 
 # What rows of 3 sentences do in a search: (step, order). The last of each leave their sentence's beam, or their sentence.
 SEARCHES = {

@@ -5,19 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from small_stack import D, DA, inputs, stack_of
 
 from fairseq_srupp.modules import SRUppLayer, SRUppStack, attention_layer_indices
-
-D, DA = 12, 8
-
-
-def stack_of(awake, layers=3, **options):
-    torch.manual_seed(1)
-    return awake(SRUppStack(D, DA, layers, **options).double()).eval()
-
-
-def inputs(length, batch=2, size=D, seed=2):
-    return torch.randn(length, batch, size, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
 def layer_by_the_paper(layer, x, memory=None, c=None, heads=1):
