@@ -1,7 +1,8 @@
 """What the decoders of language model and encoder-decoder share: embedding, causal stack, output, decoding state."""
 
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
@@ -9,6 +10,13 @@ from torch import Tensor, nn
 
 from ..modules import AdaptiveSoftmax, DecodingState
 from .config import SRUppConfig, build_stack, embed_dropout
+
+
+Extras = Dict[str, List[Optional[Tensor]]]
+"""What fairseq's decoders return beside scores."""
+
+NO_LIMIT = 10**6
+"""Length of sequences that fairseq's default stands for, as a whole number: scripted searches count with it."""
 
 
 class StackDecoder(FairseqIncrementalDecoder):
@@ -48,27 +56,36 @@ class StackDecoder(FairseqIncrementalDecoder):
         """Tokens (B, L) to embeddings (L, B, e)."""
         return F.dropout(self.embed_tokens(tokens.t()), self.embed_dropout, self.training)
 
-    def scores(self, features: Tensor, features_only: bool) -> Tuple[Tensor, Dict]:
+    def scores(
+        self, features: Tensor, features_only: bool, alignment: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Extras]:
         """The stack's output (L, B, d) to what fairseq expects: scores (B, L, V) or features (B, L, d), and extras."""
         features = F.dropout(features.transpose(0, 1), self.output_dropout, self.training)
-        return (features if features_only else self.output_layer(features)), {"attn": None}
+        return features if features_only else self.output_layer(features), {"attn": [alignment]}
 
-    def output_layer(self, features: Tensor, **kwargs) -> Tensor:
+    def output_layer(self, features: Tensor) -> Tensor:
         """Scores (B, L, V) of features (B, L, d); with an adaptive softmax the features."""
-        return features if self.output is None else self.output(features)
+        if self.output is None:
+            return features
+        else:
+            return self.output(features)
 
     def get_normalized_probs(
-        self, net_output: Tuple[Tensor, Dict], log_probs: bool, sample: Optional[Dict] = None
+        self, net_output: Tuple[Tensor, Optional[Extras]], log_probs: bool, sample: Optional[Dict[str, Tensor]] = None
     ) -> Tensor:
         """(Log-)probabilities (B, L, V) of what `forward` returned.
 
         With an adaptive softmax and a sample, only what stands at the sample's target is meaningful.
         """
         if self.adaptive_softmax is None:
-            return super().get_normalized_probs(net_output, log_probs, sample)
-        target = None if sample is None else sample["target"]
-        result = self.adaptive_softmax.get_log_prob(net_output[0], target)
-        return result if log_probs else result.exp()
+            return self.get_normalized_probs_scriptable(net_output, log_probs, sample)
+        else:
+            target = None if sample is None else sample["target"]
+            result = self.adaptive_softmax.get_log_prob(net_output[0], target)
+            return result if log_probs else result.exp()
+
+    def max_positions(self) -> int:
+        return NO_LIMIT
 
     def run_decoding(
         self, prev_output_tokens: Tensor, incremental_state: Dict, begin: Callable[[], DecodingState], **kwargs: Any
@@ -80,15 +97,20 @@ class StackDecoder(FairseqIncrementalDecoder):
         self.set_incremental_state(incremental_state, "decoding", (prev_output_tokens.size(1), state))
         return features
 
-    def reorder_incremental_state(self, incremental_state: Dict, new_order: Tensor) -> None:
+    def reorder_incremental_state(
+        self, incremental_state: Dict[str, Dict[str, Optional[Tensor]]], new_order: Tensor
+    ) -> None:
         """Let row i continue what row new_order[i] has seen."""
-        decoding = self.get_incremental_state(incremental_state, "decoding")
-        if decoding is not None:
-            seen, state = decoding
-            self.set_incremental_state(incremental_state, "decoding", (seen, state.reorder(new_order)))
+        if not torch.jit.is_scripting():  # TorchScript keeps no state
+            decoding = self.get_incremental_state(incremental_state, "decoding")
+            if decoding is not None:
+                seen, state = decoding
+                self.set_incremental_state(incremental_state, "decoding", (seen, state.reorder(new_order)))
 
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:
     """Tokens (B, L) to a bool mask (L, B), True at padding; None where nothing is padded."""
     mask = tokens.t().eq(padding_idx)
-    return mask if mask.any() else None
+    if not mask.any():
+        return None
+    return mask

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..compat.errors import UserError
 from .config import SRUppConfig, check_options
-from .decoder import StackDecoder, padding_mask
+from .decoder import Extras, StackDecoder, padding_mask
 from .lm_embedding import build_embeddings
 from .stream_states import SegmentKey, StreamStates
 
@@ -88,7 +88,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
         src_lengths: Optional[Tensor] = None,
         stream: Optional[SegmentKey] = None,
         features_only: bool = False,
-    ) -> Tuple[Tensor, Dict]:
+    ) -> Tuple[Tensor, Extras]:
         """Scores of the next token at each position.
 
         Args:

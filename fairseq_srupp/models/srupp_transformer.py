@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..compat.errors import UserError
 from ..modules import DecodingState
 from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
-from .decoder import StackDecoder, padding_mask
+from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask
 from .embedding import OutputLayer, build_embedding
 
 EncoderOut = Dict[str, List[Tensor]]
@@ -73,7 +73,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         self.embed_dropout = embed_dropout(cfg)
         self.output_dropout = cfg.dropout
 
-    def forward(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None, **kwargs) -> EncoderOut:
+    def forward(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None) -> EncoderOut:
         """Encode a batch.
 
         Args:
@@ -90,10 +90,17 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         mask = src_tokens.eq(self.padding_idx)  # tasks of fairseq expect it, padding or not
         return {"encoder_out": [x], "encoder_padding_mask": [mask], "rows": []}
 
+    def max_positions(self) -> int:
+        return NO_LIMIT
+
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """The rows `new_order` (B',) of an encoded batch: no state is copied, "rows" says which sentence is whose."""
         rows = encoder_out["rows"]
-        return {**encoder_out, "rows": [rows[0].index_select(0, new_order) if rows else new_order]}
+        return {
+            "encoder_out": encoder_out["encoder_out"],
+            "encoder_padding_mask": encoder_out["encoder_padding_mask"],
+            "rows": [rows[0].index_select(0, new_order) if len(rows) > 0 else new_order],
+        }
 
 
 class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
@@ -122,41 +129,42 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
     def forward(
         self,
         prev_output_tokens: Tensor,
-        encoder_out: EncoderOut,
-        incremental_state: Optional[Dict] = None,
+        encoder_out: Optional[EncoderOut] = None,
+        incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
         features_only: bool = False,
-        **kwargs,
-    ) -> Tuple[Tensor, Dict]:
+    ) -> Tuple[Tensor, Extras]:
         """Scores of the next target token at each position.
 
         Args:
             prev_output_tokens: (B, L).
             encoder_out: what the encoder returned for the B sentences.
             incremental_state: for step-by-step decoding: only the tokens not yet seen are run, so the output has
-                their positions alone; the source's keys and values are computed at the first step.
+                their positions alone; the source's keys and values are computed at the first step. TorchScript runs all
+                tokens again instead.
             features_only: return the stack's output instead of scores.
 
         Returns:
             Scores (B, L, V), or features (B, L, d), and a dict of extras: without incremental_state and after
             `make_generation_fast_(need_attn=...)`, "attn" is [alignment (B, L, S)], see `_alignment`.
         """
-        alignment = None
-        if incremental_state is not None:
-            features = self.run_decoding(prev_output_tokens, incremental_state, lambda: self._begin(encoder_out))
-        else:
-            source, source_padding = _source_of_rows(encoder_out)
-            features = self.stack(
-                self.embed(prev_output_tokens),
-                padding_mask=padding_mask(prev_output_tokens, self.padding_idx),
-                source=source,
-                source_padding_mask=source_padding,
-                need_weights=self.need_alignment,
+        assert encoder_out is not None
+        if not torch.jit.is_scripting():
+            if incremental_state is not None:
+                return self.scores(self._decode(prev_output_tokens, encoder_out, incremental_state), features_only)
+        x, padding = self.embed(prev_output_tokens), padding_mask(prev_output_tokens, self.padding_idx)
+        source, source_padding = _source_of_rows(encoder_out)
+        alignment: Optional[Tensor] = None
+        if self.need_alignment:
+            features, weights = self.stack.forward_with_weights(
+                x, padding_mask=padding, source=source, source_padding_mask=source_padding
             )
-            if self.need_alignment:
-                features, weights = features
-                alignment = [_alignment(weights, source.size(0))]
-        scores, extra = self.scores(features, features_only)
-        return scores, {**extra, "attn": alignment}
+            alignment = _alignment(weights, source.size(0))
+        else:
+            features = self.stack(x, padding_mask=padding, source=source, source_padding_mask=source_padding)
+        return self.scores(features, features_only, alignment)
+
+    def _decode(self, prev_output_tokens: Tensor, encoder_out: EncoderOut, incremental_state: Dict) -> Tensor:
+        return self.run_decoding(prev_output_tokens, incremental_state, lambda: self._begin(encoder_out))
 
     def _begin(self, encoder_out: EncoderOut) -> DecodingState:
         source, rows = encoder_out["encoder_out"][0], encoder_out["rows"]
@@ -179,16 +187,19 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
 def _source_padding(encoder_out: EncoderOut) -> Optional[Tensor]:
     """(S, B), True at padding; None where nothing is padded."""
     mask = encoder_out["encoder_padding_mask"][0]
-    return mask.t() if mask.any() else None
+    if not mask.any():
+        return None
+    return mask.t()
 
 
 def _source_of_rows(encoder_out: EncoderOut) -> Tuple[Tensor, Optional[Tensor]]:
     """Source states (S, B, d) and padding (S, B) or None of each row."""
     source, padding = encoder_out["encoder_out"][0], _source_padding(encoder_out)
-    if encoder_out["rows"]:
+    if len(encoder_out["rows"]) > 0:
         rows = encoder_out["rows"][0]
         source = source.index_select(1, rows)
-        padding = None if padding is None else padding.index_select(1, rows)
+        if padding is not None:
+            padding = padding.index_select(1, rows)
     return source, padding
 
 
@@ -202,6 +213,12 @@ def _alignment(weights: Tensor, source_length: int) -> Tensor:
 @register_model("srupp_transformer", dataclass=SRUppTransformerConfig)
 class SRUppTransformer(FairseqEncoderDecoderModel):
     """SRU++ encoder-decoder (--arch srupp_transformer)."""
+
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Optional[Tensor], prev_output_tokens: Tensor, features_only: bool = False
+    ) -> Tuple[Tensor, Extras]:
+        """Scores of each target token from the source and the target tokens before; see the decoder."""
+        return self.decoder(prev_output_tokens, self.encoder(src_tokens, src_lengths), features_only=features_only)
 
     full_context_alignment = True
     """fairseq's generator asks for alignments in one pass over each finished translation."""

@@ -4,6 +4,7 @@ from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..ops import sru_recurrence
 from .masks import AttentionMask
@@ -14,6 +15,8 @@ from .transform import AttentionTransform, LinearTransform, ProjectedTransform
 class SRUppLayer(nn.Module):
     """A layer of SRU++ (section 3), of SRU with projection (no attention) or of plain SRU (no projection).
 
+    `forward` compiles with TorchScript.
+
     Args:
         hidden_size: d, of input and output.
         attention_dim: d', of query, keys and values; without attention the size of the projection.
@@ -23,10 +26,13 @@ class SRUppLayer(nn.Module):
         dropout: of the normalised attention output.
         highway_dropout: of c - x in the highway connection, one mask for all steps; 0 in a stack's last layer.
         bidirectional: the second half of d runs backwards in time.
+        checkpoint_activations: compute activations again in the backward pass instead of keeping them.
 
     Raises:
         ValueError: sizes that do not divide, or attention without projection.
     """
+
+    attention: torch.jit.Final[bool]  # or the methods of the attention would be looked for in the other transforms
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class SRUppLayer(nn.Module):
         independent_query: bool = False,
         alpha_init: float = 0.0,
         bidirectional: bool = False,
+        checkpoint_activations: bool = False,
     ):
         super().__init__()
         if attention and not projection:
@@ -69,6 +76,7 @@ class SRUppLayer(nn.Module):
         self.attention = attention
         self.highway_dropout = highway_dropout
         self.bidirectional = bidirectional
+        self.checkpoint_activations = checkpoint_activations
         self.weight_c = nn.Parameter(torch.empty(2, hidden_size).uniform_(-1, 1))
         self.bias = nn.Parameter(torch.zeros(2, hidden_size))
         with torch.no_grad():
@@ -78,35 +86,76 @@ class SRUppLayer(nn.Module):
         self,
         x: Tensor,
         c0: Optional[Tensor] = None,
-        *,
         context: Optional[Tensor] = None,
-        cache: Optional[KeyValueCache] = None,
         mask: Optional[AttentionMask] = None,
         padding_mask: Optional[Tensor] = None,
-        beam: int = 1,
-    ) -> Tuple[Tensor, Tensor, Optional[KeyValueCache]]:
+    ) -> Tuple[Tensor, Tensor]:
         """Run the layer over L positions.
 
         Args:
             x: (L, B, d).
             c0: (B, d), the state before the first position; zeros if None.
-            context, cache, mask, beam: what attention sees besides x; see AttentionTransform.forward.
+            context, mask: what attention sees besides x; see AttentionTransform.forward.
             padding_mask: bool (L, B), True at padding: the state passes, the output is 0.
 
         Returns:
-            h (L, B, d), the state c (B, d) after the last position, the cache (None where none was given).
+            h (L, B, d), the state c (B, d) after the last position.
+        """
+        if not torch.jit.is_scripting():
+            if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+                return checkpoint(self._forward, x, c0, context, mask, padding_mask, use_reentrant=False)
+        return self._forward(x, c0, context, mask, padding_mask)
+
+    def forward_cached(
+        self,
+        x: Tensor,
+        c0: Optional[Tensor],
+        cache: Optional[KeyValueCache],
+        *,
+        mask: Optional[AttentionMask] = None,
+        padding_mask: Optional[Tensor] = None,
+        beam: int = 1,
+    ) -> Tuple[Tensor, Tensor, Optional[KeyValueCache]]:
+        """As `forward`, with the keys and values of the positions before; see AttentionTransform.forward_cached.
+
+        Returns:
+            h, c, and the cache with the new positions; None from a layer that does not attend.
         """
         if self.attention:
-            u, cache = self.transform(x, context=context, cache=cache, mask=mask, beam=beam)
+            u, cache = self.transform.forward_cached(x, KeyValueCache() if cache is None else cache, mask=mask, beam=beam)
+        else:
+            u, cache = self.transform(x), None
+        return *self._recur(u, x, c0, padding_mask), cache
+
+    def _forward(
+        self,
+        x: Tensor,
+        c0: Optional[Tensor],
+        context: Optional[Tensor],
+        mask: Optional[AttentionMask],
+        padding_mask: Optional[Tensor],
+    ) -> Tuple[Tensor, Tensor]:
+        if self.attention:
+            u = self.transform(x, context=context, mask=mask)
         else:
             u = self.transform(x)
-        highway_mask = None
+        return self._recur(u, x, c0, padding_mask)
+
+    def _recur(
+        self, u: Tensor, x: Tensor, c0: Optional[Tensor], padding_mask: Optional[Tensor]
+    ) -> Tuple[Tensor, Tensor]:
+        u = u.unflatten(-1, [3, -1])
+        highway_mask: Optional[Tensor] = None
         if self.training and self.highway_dropout > 0:
             keep = 1 - self.highway_dropout
             wide = torch.promote_types(u.dtype, torch.float32)
-            highway_mask = u.new_empty(x.shape[1:], dtype=wide).bernoulli_(keep).div_(keep)
-        h, c = sru_recurrence(
-            u.unflatten(-1, (3, -1)),
+            highway_mask = torch.empty(x.shape[1:], dtype=wide, device=u.device).bernoulli_(keep).div_(keep)
+        if torch.jit.is_scripting():
+            return torch.ops.fairseq_srupp.recurrence(
+                u, x, self.weight_c, self.bias, c0, highway_mask, padding_mask, self.bidirectional
+            )
+        return sru_recurrence(
+            u,
             x,
             self.weight_c,
             self.bias,
@@ -115,4 +164,3 @@ class SRUppLayer(nn.Module):
             padding_mask=padding_mask,
             bidirectional=self.bidirectional,
         )
-        return h, c, cache

@@ -3,6 +3,7 @@
 from typing import NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -24,11 +25,9 @@ def full_mask(padding_mask: Optional[Tensor]) -> Optional[AttentionMask]:
 def causal_mask(
     length: int,
     past: int,
-    *,
     window: Optional[int] = None,
     padding_mask: Optional[Tensor] = None,
     source_padding_mask: Optional[Tensor] = None,
-    source_length: int = 0,
     device: Optional[torch.device] = None,
 ) -> Optional[AttentionMask]:
     """Positions see the whole source, and among the others the ones before them and themselves.
@@ -38,14 +37,14 @@ def causal_mask(
         past: S, the keys before the first query, the source included.
         window: if given, a query sees at most this many positions before it (only without a source).
         padding_mask: bool (B, L), True at padding among the L positions themselves.
-        source_padding_mask: bool (B, source_length), True at padding.
-        source_length: how many of the S keys are source positions.
+        source_padding_mask: bool (B, any), True at padding among the first of the S keys, which are source positions.
 
     Returns:
         A mask over L queries and S + L keys; None where everything is seen.
     """
     keys = past + length
-    windowed = window is not None and window < keys - 1
+    reach = keys if window is None else window
+    windowed = reach < keys - 1
     if padding_mask is None and source_padding_mask is None and not windowed:
         if length == 1:
             return None
@@ -55,14 +54,13 @@ def causal_mask(
     key = torch.arange(keys, device=device)
     allowed = key <= query
     if windowed:
-        allowed &= key >= query - window
+        allowed &= key >= query - reach
     if padding_mask is None and source_padding_mask is None:
         return AttentionMask(allowed)
-    batch = (padding_mask if padding_mask is not None else source_padding_mask).size(0)
-    padded = torch.zeros(batch, keys, dtype=torch.bool, device=device)
+    padded = torch.zeros(1, keys, dtype=torch.bool, device=device)
     if source_padding_mask is not None:
-        padded[:, :source_length] = source_padding_mask
+        padded = padded | F.pad(source_padding_mask, (0, keys - source_padding_mask.size(1)))
     if padding_mask is not None:
-        padded[:, past:] = padding_mask
+        padded = padded | F.pad(padding_mask, (past, 0))
     # A padded query keeps itself as a key, so that no softmax is empty; nothing reads its result.
     return AttentionMask((allowed & ~padded[:, None, None, :]) | (key == query))

@@ -1,10 +1,9 @@
 """A stack of SRU++ layers with its memory."""
 
-from typing import Iterable, List, Optional, Tuple, Union
+from typing import Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
@@ -30,7 +29,7 @@ def attention_layer_indices(layers: int, every_n: int = 1, explicit: Optional[It
 
 
 class SRUppStack(nn.Module):
-    """Layers of SRU++ on top of each other, all of input and output size d.
+    """Layers of SRU++ on top of each other, all of input and output size d. `forward` compiles with TorchScript.
 
     Args:
         hidden_size: d.
@@ -39,9 +38,9 @@ class SRUppStack(nn.Module):
         attention_layers: 1-based indices of the layers that attend; all if None, none if empty.
         input_size: size of the input; where it is not d, a bias-free projection stands first.
         causal: a position sees no later one; False: all see all (encoder).
-        dropout, heads, attention_dropout, attention_norm, independent_query, alpha_init, projection, bidirectional: of
-            each layer, see SRUppLayer. `dropout` is also the highway dropout, which the last layer does without.
-        checkpoint_activations: compute activations again in the backward pass instead of keeping them.
+        dropout, heads, attention_dropout, attention_norm, independent_query, alpha_init, projection, bidirectional,
+            checkpoint_activations: of each layer, see SRUppLayer. `dropout` is also the highway dropout, which the last
+            layer does without.
 
     Raises:
         ValueError: sizes that do not divide, an attention layer that does not exist.
@@ -69,7 +68,6 @@ class SRUppStack(nn.Module):
         super().__init__()
         attending = attention_layer_indices(layers, explicit=attention_layers) if projection else []
         self.causal = causal
-        self.checkpoint_activations = checkpoint_activations
         self.input_proj = None
         if input_size is not None and input_size != hidden_size:
             self.input_proj = nn.Linear(input_size, hidden_size, bias=False)
@@ -88,6 +86,7 @@ class SRUppStack(nn.Module):
                 independent_query=independent_query,
                 alpha_init=alpha_init,
                 bidirectional=bidirectional,
+                checkpoint_activations=checkpoint_activations,
             )
             for i in range(1, layers + 1)
         )
@@ -95,12 +94,10 @@ class SRUppStack(nn.Module):
     def forward(
         self,
         x: Tensor,
-        *,
         padding_mask: Optional[Tensor] = None,
         source: Optional[Tensor] = None,
         source_padding_mask: Optional[Tensor] = None,
-        need_weights: bool = False,
-    ) -> Union[Tensor, Tuple[Tensor, Tensor]]:
+    ) -> Tensor:
         """Run the stack without any memory.
 
         Args:
@@ -108,11 +105,32 @@ class SRUppStack(nn.Module):
             padding_mask: bool (L, B), True at padding.
             source: (S, B, d), states that every layer attends over besides its own input (appendix B).
             source_padding_mask: bool (S, B), True at padding.
-            need_weights: return the attention probabilities of the last layer that attends as well.
 
         Returns:
-            h (L, B, d), 0 at padding; where they are needed, the probabilities (B, H, L, S + L).
+            h (L, B, d), 0 at padding.
         """
+        return self._forward(x, padding_mask, source, source_padding_mask, False)[0]
+
+    def forward_with_weights(
+        self,
+        x: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        source: Optional[Tensor] = None,
+        source_padding_mask: Optional[Tensor] = None,
+    ) -> Tuple[Tensor, Tensor]:
+        """As `forward`. Also returns the attention probabilities (B, H, L, S + L) of the last layer that attends."""
+        h, weights = self._forward(x, padding_mask, source, source_padding_mask, True)
+        assert weights is not None
+        return h, weights
+
+    def _forward(
+        self,
+        x: Tensor,
+        padding_mask: Optional[Tensor],
+        source: Optional[Tensor],
+        source_padding_mask: Optional[Tensor],
+        need_weights: bool,
+    ) -> Tuple[Tensor, Optional[Tensor]]:
         x = self._input(x, padding_mask)
         length = x.size(0)
         if self.causal:
@@ -121,17 +139,17 @@ class SRUppStack(nn.Module):
                 0 if source is None else source.size(0),
                 padding_mask=_batch_first(padding_mask),
                 source_padding_mask=_batch_first(source_padding_mask),
-                source_length=0 if source is None else source.size(0),
                 device=x.device,
             )
         else:
             mask = full_mask(_batch_first(padding_mask))
-        weights = None
+        weights: Optional[Tensor] = None
         for layer in self.layers:
-            if need_weights and layer.attention:
-                weights = layer.transform.weights(x, source, mask)
-            x, _, _ = self._run(layer, x, None, context=source, mask=mask, padding_mask=padding_mask)
-        return (x, weights) if need_weights else x
+            if layer.attention:
+                if need_weights:
+                    weights = layer.transform.weights(x, source, mask)
+            x, _ = layer(x, context=source, mask=mask, padding_mask=padding_mask)
+        return x, weights
 
     def forward_segment(
         self,
@@ -162,7 +180,7 @@ class SRUppStack(nn.Module):
         for layer, (c, memory) in zip(self.layers, state):
             if memory is not None:
                 memory = memory.to(x.dtype)  # a run may go on in another precision
-            h, c, _ = self._run(layer, x, c, context=memory, mask=mask, padding_mask=padding_mask)
+            h, c = layer(x, c, context=memory, mask=mask, padding_mask=padding_mask)
             ends.append(LayerState(c.detach(), _last_inputs(memory, x, mem_len) if layer.attention else None))
             x = h
         return x, ends
@@ -240,10 +258,7 @@ class SRUppStack(nn.Module):
     ) -> Tuple[Tensor, StackState]:
         ends = []
         for layer, (c, memory) in zip(self.layers, state):
-            cache = None
-            if layer.attention:
-                cache = KeyValueCache() if memory is None else memory
-            x, c, cache = layer(x, c, cache=cache, mask=mask, **kwargs)
+            x, c, cache = layer.forward_cached(x, c, memory, mask=mask, **kwargs)
             ends.append(LayerState(c, cache))
         return x, ends
 
@@ -258,11 +273,6 @@ class SRUppStack(nn.Module):
         if len(state) != len(self.layers):
             raise ValueError(f"state has {len(state)} layers, expected {len(self.layers)}")
         return state
-
-    def _run(self, layer: SRUppLayer, x: Tensor, c0: Optional[Tensor], **kwargs):
-        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, x, c0, use_reentrant=False, **kwargs)
-        return layer(x, c0, **kwargs)
 
 
 def _batch_first(mask: Optional[Tensor]) -> Optional[Tensor]:

@@ -104,31 +104,61 @@ class AttentionTransform(ProjectedTransform):
         self.alpha = nn.Parameter(torch.full((1,), float(alpha_init)))
 
     def forward(
-        self,
-        x: Tensor,
-        *,
-        context: Optional[Tensor] = None,
-        cache: Optional[KeyValueCache] = None,
-        mask: Optional[AttentionMask] = None,
-        beam: int = 1,
-    ) -> Tuple[Tensor, Optional[KeyValueCache]]:
+        self, x: Tensor, context: Optional[Tensor] = None, mask: Optional[AttentionMask] = None
+    ) -> Tensor:
         """One pass of the transform.
 
         Args:
             x: (L, B, d).
-            context: (S, B, d), layer inputs of the positions before; or
-            cache: their keys and values, already computed. Not both.
+            context: (S, B, d), layer inputs of the positions before.
             mask: who sees whom among L queries and S + L keys; None: everyone sees everyone.
+
+        Returns:
+            U (L, B, 3d).
+        """
+        q, queries, keys, values = self._project(x, context)
+        return self._attend(q, queries, keys, values, mask)
+
+    def forward_cached(
+        self, x: Tensor, cache: KeyValueCache, *, mask: Optional[AttentionMask] = None, beam: int = 1
+    ) -> Tuple[Tensor, KeyValueCache]:
+        """As `forward`, with the keys and values of the S positions before already computed.
+
+        Args:
+            x: (L, B, d).
+            cache: of the S positions.
+            mask: as of `forward`.
             beam: g, if the cache is one of sentences with g rows each (see DecodingState): it then has B / g rows, and
                 L g positions are queries and new keys, those of a step next to each other.
 
         Returns:
-            U (L, B, 3d), and where a cache was given, the cache with the new positions behind the S old ones.
+            U (L, B, 3d), and the cache with the new positions behind the S old ones.
         """
-        q, queries, keys, values = self._project(x, context, beam)
-        if cache is not None:
-            cache = cache.append(keys, values)
-            keys, values = cache.keys, cache.values
+        q, queries, keys, values = self._project(x, None, beam)
+        cache = cache.append(keys, values)
+        return self._attend(q, queries, cache.keys, cache.values, mask, beam), cache
+
+    def weights(self, x: Tensor, context: Optional[Tensor], mask: Optional[AttentionMask]) -> Tensor:
+        """The attention probabilities (B, H, L, S + L) of `forward` without a cache, in fp32 or more."""
+        _, queries, keys, _ = self._project(x, context)
+        scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.size(-1))
+        if mask is not None:
+            allowed = mask.allowed
+            if allowed is None:
+                length, seen = scores.size(-2), scores.size(-1)
+                allowed = torch.ones(length, seen, dtype=torch.bool, device=x.device).tril(seen - length)
+            scores = scores.masked_fill(~allowed, -math.inf)
+        return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+    def cache_context(self, context: Tensor) -> KeyValueCache:
+        """Keys and values of a context (S, B, d), computed once for all later calls."""
+        q = self.in_proj(context)
+        return KeyValueCache().append(*self._keys_values(self.norm(q) if self.attention_norm == "pre" else q))
+
+    def _attend(
+        self, q: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], beam: int = 1
+    ) -> Tensor:
+        """U (L, B, 3d) of Q (L, B, d') and what attends to what."""
         a = F.scaled_dot_product_attention(
             queries,
             keys,
@@ -138,23 +168,8 @@ class AttentionTransform(ProjectedTransform):
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
         a = a.permute(2, 0, 1, 3).flatten(2)  # (L g, B / g, d')
-        z = q + self.alpha * a.unflatten(0, (-1, beam)).transpose(1, 2).reshape(q.shape)
-        return self.output(self.norm(z) if self.attention_norm == "post" else z), cache
-
-    def weights(self, x: Tensor, context: Optional[Tensor], mask: Optional[AttentionMask]) -> Tensor:
-        """The attention probabilities (B, H, L, S + L) of `forward` without a cache, in fp32 or more."""
-        _, queries, keys, _ = self._project(x, context)
-        scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.size(-1))
-        if mask is not None:
-            length, seen = scores.shape[-2:]
-            causal = torch.ones(length, seen, dtype=torch.bool, device=x.device).tril(seen - length)
-            scores = scores.masked_fill(~(causal if mask.allowed is None else mask.allowed), -math.inf)
-        return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-
-    def cache_context(self, context: Tensor) -> KeyValueCache:
-        """Keys and values of a context (S, B, d), computed once for all later calls."""
-        q = self.in_proj(context)
-        return KeyValueCache().append(*self._keys_values(self.norm(q) if self.attention_norm == "pre" else q))
+        z = q + self.alpha * a.unflatten(0, [-1, beam]).transpose(1, 2).reshape(q.shape)
+        return self.output(self.norm(z) if self.attention_norm == "post" else z)
 
     def _project(
         self, x: Tensor, context: Optional[Tensor], beam: int = 1
@@ -165,9 +180,10 @@ class AttentionTransform(ProjectedTransform):
         seen = q if context is None else torch.cat((self.in_proj(context), q))
         attended = self.norm(seen) if self.attention_norm == "pre" else seen
         if beam > 1:  # (L, G g, d') to (L g, G, d')
-            attended = attended.unflatten(1, (-1, beam)).transpose(1, 2).flatten(0, 1)
+            attended = attended.unflatten(1, [-1, beam]).transpose(1, 2).flatten(0, 1)
         queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) * beam :]))
-        return q, queries, *self._keys_values(attended)
+        keys, values = self._keys_values(attended)
+        return q, queries, keys, values
 
     def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:
         keys, values = self.kv_proj(attended).chunk(2, dim=-1)
@@ -175,4 +191,4 @@ class AttentionTransform(ProjectedTransform):
 
     def _split_heads(self, t: Tensor) -> Tensor:
         """(L, B, d') to (B, H, L, d'/H)."""
-        return t.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)
+        return t.unflatten(-1, [self.heads, -1]).permute(1, 2, 0, 3)

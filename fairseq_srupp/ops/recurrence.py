@@ -22,6 +22,10 @@ _FORWARD_SCHEMA = (
     "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, "
     "Tensor? padding_mask, bool bidirectional, bool save_c) -> (Tensor h, Tensor c_last, Tensor c)"
 )
+_SCRIPT_SCHEMA = (
+    "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, Tensor? padding_mask, "
+    "bool bidirectional) -> (Tensor h, Tensor c_last)"
+)
 _BACKWARD_SCHEMA = (
     "(Tensor? grad_h, Tensor? grad_c_last, Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, "
     "Tensor? dropout_mask, Tensor? padding_mask, Tensor c, bool bidirectional) "
@@ -183,8 +187,18 @@ def _fallback_forward(u, *others):
     return reference.recurrence_forward(u, *others)
 
 
+def _recurrence(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional):
+    return sru_recurrence(
+        u, x, weight_c, bias, c0, dropout_mask=dropout_mask, padding_mask=padding_mask, bidirectional=bidirectional
+    )
+
+
 for _name in OPERATOR_NAMES:
     _define(_name)
+# `sru_recurrence` as TorchScript can call it.
+_LIBRARY = torch.library.Library("fairseq_srupp", "FRAGMENT")
+_LIBRARY.define("recurrence" + _SCRIPT_SCHEMA)
+_LIBRARY.impl("recurrence", _recurrence, "CompositeImplicitAutograd")
 for _name, _forward in (("reference", reference.recurrence_forward), (FALLBACK, _fallback_forward)):
     torch.library.impl(f"fairseq_srupp::{_name}_forward", "default", _forward)
     torch.library.impl(f"fairseq_srupp::{_name}_backward", "default", reference.recurrence_backward)

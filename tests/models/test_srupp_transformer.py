@@ -161,7 +161,7 @@ def test_the_papers_translation_models(k, millions):
 def test_alignments_are_where_the_last_attention_looks(awake, options):
     model = model_of(awake, **options)
     source, target = batch()
-    assert model(source, None, target)[1]["attn"] is None
+    assert model(source, None, target)[1]["attn"] == [None]
     plain = model(source, None, target)[0]
     model.decoder.make_generation_fast_(need_attn="hard")
     scores, extra = model(source, None, target)
@@ -189,3 +189,41 @@ def test_alignments_are_where_the_last_attention_looks(awake, options):
     expected = seen[-1].mean(1)[:, :, :7]
     assert last.heads == seen[-1].size(1)
     torch.testing.assert_close(alignment, expected / expected.sum(-1, keepdim=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:The TorchScript type system:UserWarning")
+@pytest.mark.parametrize("options", [*VARIANTS, {"attention_norm": "pre", "independent_query": True}])
+def test_torchscript_computes_and_finds_the_same(awake, options, tmp_path):
+    """The model, and fairseq's own generator with it, compiled, saved and read again."""
+    model = model_of(awake, **options)
+    source, target = batch()
+    target[1, 5:] = PAD
+    torch.jit.script(model).save(tmp_path / "model.pt")
+    scripted = torch.jit.load(tmp_path / "model.pt")
+    torch.testing.assert_close(scripted(source, None, target)[0], model(source, None, target)[0], rtol=0, atol=1e-6)
+
+    generators = [
+        SequenceGenerator([copy.deepcopy(model)], Task.target_dictionary, beam_size=3, max_len_b=12) for _ in range(2)
+    ]
+    generators[1] = torch.jit.script(generators[1])
+    sample = {"net_input": {"src_tokens": source, "src_lengths": (source != PAD).sum(1)}}
+    with torch.no_grad():  # fairseq's own is lost in compiling
+        found, expected = generators[1](sample), generators[0](sample)
+    assert len(found) == len(expected) == 3
+    for sentence, other in zip(found, expected):
+        for hypothesis, theirs in zip(sentence, other):
+            assert torch.equal(hypothesis["tokens"], theirs["tokens"])
+            torch.testing.assert_close(hypothesis["positional_scores"], theirs["positional_scores"], rtol=0, atol=1e-5)
+
+
+def test_a_compiled_model_gives_gradients(awake):
+    model = model_of(awake)
+    source, target = batch()
+    for run in (model, torch.jit.script(copy.deepcopy(model))):
+        run(source, None, target)[0].square().sum().backward()
+        gradients = {name: parameter.grad for name, parameter in run.named_parameters()}
+        if run is model:
+            expected = gradients
+    assert all(gradient is not None for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)

@@ -23,7 +23,7 @@ def test_full_masks():
 
 def test_causal_masks():
     for padding, source_padding in zip(paddings(2, 4), paddings(2, 4).flip(0)):
-        allowed = causal_mask(4, 4, padding_mask=padding, source_padding_mask=source_padding, source_length=4).allowed
+        allowed = causal_mask(4, 4, padding_mask=padding, source_padding_mask=source_padding).allowed
         assert allowed.shape == (2, 1, 4, 8) and allowed.any(-1).all()
         for row, query, key in itertools.product(range(2), range(4), range(4)):
             seen = key <= query and (key == query or not padding[row, key])
