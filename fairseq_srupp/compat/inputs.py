@@ -17,8 +17,16 @@ _MEANT_FOR_USERS = re.compile(
     r"Must specify batch size|Could not infer language pair|Dataset not found|Please specify criterion"
     r"|Unsupported optimizer|optimizer is required|Incorrect encoding detected|Incorrect dictionary format"
     r"|exceeds max_positions|^Not found: |^file .* not found|The dataset is empty|--buffer-size"
-    r"|AdaptiveLoss is not compatible|--replace-unk requires|could not parse ModelProto"
+    r"|AdaptiveLoss is not compatible|--replace-unk requires|must contain the same number of examples"
+    r"|exceeds? max_tokens"
 )
+# Others, which speak of something else than the mistake.
+_MEANING = {
+    "index out of range in self": "the data have a token that their dict.txt does not: prepare them again",
+    "offset must be non-negative": "the data end too early: prepare them again",
+    "Size of sample": "a sentence is longer than --max-source-positions or --max-target-positions (1024 pieces by default):"
+    " raise them",
+}
 
 
 @contextlib.contextmanager
@@ -39,21 +47,22 @@ def known_mistakes() -> Iterator[None]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UserError(f"the input is not UTF-8: byte 0x{byte:02x} at position {error.start}") from error
-    except IndexError as error:
-        if "index out of range in self" not in str(error):
-            raise
-        raise UserError("the data have a token that their dict.txt does not: prepare them again") from error
     except Exception as error:
-        if not _MEANT_FOR_USERS.search(str(error)):
+        told = str(error)
+        meant = next((meaning for text, meaning in _MEANING.items() if told.startswith(text)), None)
+        if meant is None and not _MEANT_FOR_USERS.search(told):
             raise
-        raise UserError(str(error)) from error
+        raise UserError(meant or told) from error
 
 
 def apply() -> None:
     from fairseq import tasks
     from fairseq.data import data_utils, indexed_dataset
+    from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+    from fairseq.tasks.fairseq_task import FairseqTask
     from fairseq.tasks.language_modeling import LanguageModelingTask
     from fairseq.tasks.translation import TranslationTask
+    from omegaconf import OmegaConf
 
     def guarded(original, *args, **kwargs):
         with known_mistakes():
@@ -63,9 +72,28 @@ def apply() -> None:
     wrap(tasks, "setup_task")(guarded)
     wrap(LanguageModelingTask, "load_dataset")(guarded)
     wrap(TranslationTask, "load_dataset")(guarded)
+    # Training keeps a checkpoint (crash.pt) of what ends an update; a mistake of the user needs none.
+    wrap(FairseqTask, "train_step")(guarded)
     # Neither do those that are already running.
     for command in ("eval_lm", "generate", "interactive"):
         wrap_command(command, "main")(guarded)
+
+    @wrap_command("interactive", "main")
+    def interactive(original, cfg, *args, **kwargs):
+        options = getattr(cfg, "generation", cfg)
+        if getattr(options, "print_alignment", None) == "soft":
+            raise UserError("fairseq-interactive prints no soft alignments: --print-alignment hard, or fairseq-generate")
+        return original(cfg, *args, **kwargs)
+
+    @wrap(SentencepieceBPE, "__init__")
+    def sentencepiece(original, self, cfg):
+        if OmegaConf.is_missing(cfg, "sentencepiece_model"):
+            raise UserError("--bpe sentencepiece needs --sentencepiece-model")
+        try:
+            original(self, cfg)
+            self.sp.GetPieceSize()
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"--sentencepiece-model {cfg.sentencepiece_model} cannot be read: {error}") from error
 
     # An index that could not be opened has nothing to close; fairseq would print a traceback of that.
     for owner in (indexed_dataset.MMapIndexedDataset, indexed_dataset.MMapIndexedDataset.Index):
