@@ -14,6 +14,11 @@ with contextlib.suppress(ModuleNotFoundError):
 torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+
+
 @pytest.fixture
 def awake():
     """A function that takes a module off its initial values: at alpha = 0 attention has no effect, so bugs in it have

@@ -48,6 +48,26 @@ def test_step_by_step_equals_full_with_beams_reordered_and_sentences_removed(awa
             torch.testing.assert_close(now[:, -1], full[:, -1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_searching_in_half_precision(awake, dtype, device):
+    """fairseq-generate --fp16 calls half() on the model: scores are those of single precision but for rounding."""
+    model = model_of(awake)
+    generator = SequenceGenerator(
+        [copy.deepcopy(model).to(device, dtype)], Task.target_dictionary, beam_size=3, max_len_b=12
+    )
+    source, _ = batch()
+    sample = {"net_input": {"src_tokens": source.to(device), "src_lengths": (source != PAD).sum(1).to(device)}}
+    for sentence, hypotheses in zip(source, generator.generate(None, sample)):
+        for hypothesis in hypotheses:
+            tokens = hypothesis["tokens"].cpu()
+            with torch.no_grad():
+                scores = model(sentence[None], None, torch.cat((tokens[-1:], tokens[:-1]))[None])[0][0]
+            full = scores.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+            rounding = 40 * torch.finfo(dtype).eps
+            torch.testing.assert_close(hypothesis["positional_scores"].cpu().float(), full, rtol=rounding, atol=rounding)
+
+
 def test_source_keys_and_values_are_computed_once(awake):
     model, calls = model_of(awake), []
     source, target = batch()
