@@ -46,8 +46,8 @@ def test_options_of_attention():
     assert all(t.alpha == 0 for t in transforms(lm()))
     assert all(t.alpha == 0.5 for t in transforms(lm(alpha_init=0.5)))
     assert all(t.heads == 4 for t in transforms(lm(attention_heads=4)))
-    assert lm(checkpoint_activations=True).decoder.stack.checkpoint_activations
-    assert not lm().decoder.stack.checkpoint_activations
+    assert all(layer.checkpoint_activations for layer in lm(checkpoint_activations=True).decoder.stack.layers)
+    assert not any(layer.checkpoint_activations for layer in lm().decoder.stack.layers)
 
 
 @pytest.mark.parametrize("build", [lm, translation])
