@@ -61,6 +61,8 @@ def test_a_model_is_needed(command, text, fairseq_cli):
 
 
 def test_training_without_an_optimizer_or_with_the_wrong_task(text, fairseq_cli):
+    import fairseq_srupp.models  # noqa: F401
+
     words = text.train.replace("--optimizer adam", "")
     assert words != text.train
     with pytest.raises(UserError, match="optimizer is required"):
