@@ -4,9 +4,10 @@
 # Without the campaign's archive (20 MB) it is downloaded into OUT. The data is OUT/data, the text it was made of OUT/text.
 # CASED=1 keeps upper case, VOCAB says how many pieces (14000).
 set -euo pipefail
-[ $# -eq 1 ] || [ $# -eq 2 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-out=$1 archive=${2:-$1/de-en.tgz}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../translation/common.sh"
+[ $# -eq 1 ] || [ $# -eq 2 ] && filled "$@" || usage
+out=$1 archive=${2:-$1/de-en.tgz}
 
 # fairseq's copy; the campaign's own address is gone.
 url=${IWSLT14_URL:-http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz}

@@ -4,9 +4,10 @@
 # MINUTES (25) is how long each trains: a trial of 100 updates tells how many updates that are, which is the length of its
 # learning rate's cosine. DROPOUT (0.1): of both. OPTIONS: more of both, as --bf16 on a processor with instructions for it.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-src=$1 tgt=$2 data=$3 out=$4
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+[ $# -eq 4 ] && filled "$@" || usage
+src=$1 tgt=$2 data=$3 out=$4
 export OMP_NUM_THREADS=1
 # glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776

@@ -3,10 +3,11 @@
 #   evaluate.sh SRC TGT DATA CHECKPOINT [fairseq-generate options]
 # DATA is what prepare.sh made. The hypotheses are left beside the checkpoint. SACREBLEU_OPTIONS: more for sacrebleu.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+. "$(dirname "$0")/common.sh"
+[ $# -ge 4 ] && filled "${@:1:4}" || usage
 src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
-[ -s "$checkpoint" ] || { echo "evaluate.sh: $checkpoint is missing or empty" >&2; exit 1; }
-[ -s "$data/bpe/reference.$tgt" ] || { echo "evaluate.sh: $data/bpe/reference.$tgt is missing: run prepare.sh" >&2; exit 1; }
+[ -s "$checkpoint" ] || fail "$checkpoint is missing or empty"
+[ -s "$data/bpe/reference.$tgt" ] || fail "$data/bpe/reference.$tgt is missing: run prepare.sh"
 
 out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)

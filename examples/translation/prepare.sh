@@ -4,17 +4,19 @@
 # TRAIN, VALID and TEST are prefixes: TRAIN.SRC and TRAIN.TGT hold one sentence a line. SEPARATE_DICTIONARIES=1: one for
 # each side.
 set -euo pipefail
-[ $# -ge 6 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+[ $# -eq 6 ] || [ $# -eq 7 ] && filled "$@" || usage
+src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
 
 for split in "$train" "$valid" "$test"; do
   for lang in "$src" "$tgt"; do
-    [ -s "$split.$lang" ] || { echo "prepare.sh: $split.$lang is missing or empty" >&2; exit 1; }
+    [ -s "$split.$lang" ] || fail "$split.$lang is missing or empty"
   done
   n=$(grep -ac '' "$split.$src") m=$(grep -ac '' "$split.$tgt") # the last line may lack its end
-  [ "$n" -eq "$m" ] || { echo "prepare.sh: $split.$src has $n lines, $split.$tgt has $m" >&2; exit 1; }
+  [ "$n" -eq "$m" ] || fail "$split.$src has $n lines, $split.$tgt has $m"
 done
+[ ! -e "$dest/bpe" ] || [ -e "$dest/bpe/spm.model" ] || fail "$dest/bpe holds something else"
 
 # All of it is made beside its place first: DESTDIR never holds half of a result.
 new=$dest/unfinished

@@ -2,7 +2,8 @@
 # Train srupp_transformer (7.5M parameters at 8,000 pieces) on what prepare.sh made.
 #   train.sh SRC TGT DATA SAVE_DIR [fairseq-train options, which override those below]
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,3s/^# *//p' "$0" >&2; exit 2; }
+. "$(dirname "$0")/common.sh"
+[ $# -ge 4 ] && filled "${@:1:4}" || usage
 src=$1 tgt=$2 data=$3 save_dir=$4; shift 4
 user_dir=$(python -m fairseq_srupp user-dir)
 mkdir -p "$save_dir"

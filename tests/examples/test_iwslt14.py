@@ -249,8 +249,9 @@ def test_bad_archives(files, known, tmp_path):
 
 def test_what_is_missing_is_told_in_one_line(tmp_path):
     for script, usage in (("prepare.sh", "prepare.sh OUT"), ("train.sh", "train.sh DATA"), ("evaluate.sh", "evaluate.sh DATA")):
-        run = bash(script)
-        assert run.returncode == 2 and usage in run.stderr
+        for arguments in ([], ["", tmp_path / "none"], [tmp_path / "none", ""]):
+            run = bash(script, *arguments)
+            assert run.returncode == 2 and usage in run.stderr
     assert_refused(bash("train.sh", tmp_path, tmp_path / "run"), "dict.en.txt is missing: run prepare.sh")
     assert_refused(bash("train.sh", tmp_path, tmp_path / "run", GPUS="3"), "cannot be shared by 3 GPUs")
     assert_refused(bash("evaluate.sh", tmp_path, tmp_path / "run.pt"), "reference.tok.en is missing: run prepare.sh")

@@ -91,16 +91,29 @@ def test_bad_input_is_one_line(text, tmp_path):
     for lang in ("de", "en"):
         rubbish = (text / f"train.{lang}").read_bytes() + b"\x00\xff\xfe rubbish\n"
         (tmp_path / f"rubbish.{lang}").write_bytes(rubbish)
-    data = tmp_path / "data"
+    data, own = tmp_path / "data", tmp_path / "own" / "bpe"
+    own.mkdir(parents=True)
+    (own / "notes.txt").touch()
     cases = [
         (["prepare.sh", "de", "en", text / "train", text / "nowhere", text / "test", data], "nowhere.de is missing"),
         (["prepare.sh", "de", "en", text / "train", tmp_path / "short", text / "test", data], "short.en has 2"),
         (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), data, 9999], "Vocabulary size too high"),
         (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
+        (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), own.parent, 50], "own/bpe holds something else"),
         (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
     ]
     for arguments, message in cases:
         refused = script(*arguments)
         assert refused.returncode == 1 and message in refused.stderr, refused.stderr
         assert "Traceback" not in refused.stderr
-    assert not data.exists()
+    assert not data.exists() and (own / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("name, needed", [("prepare.sh", 6), ("train.sh", 4), ("evaluate.sh", 4), ("compare.sh", 4)])
+def test_arguments_that_are_missing_or_empty(tmp_path, name, needed):
+    """An empty folder would be the root of the file system."""
+    whole = [tmp_path / "none"] * needed
+    for arguments in (whole[1:], *([*whole[:n], "", *whole[n + 1 :]] for n in range(needed))):
+        refused = script(name, *arguments)
+        assert refused.returncode == 2 and refused.stderr.splitlines()[1].startswith(f"{name} SRC TGT "), refused.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,8 @@
+# Sourced by the scripts of translation and iwslt14_de_en.
+
+# One line that says what is wrong; the head of the script, which says how it is called.
+fail() { echo "${0##*/}: $*" >&2; exit 1; }
+usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
+
+# filled WORD...: none of them is empty. A variable that was not set would make paths that begin at the root.
+filled() { local word; for word; do [ -n "$word" ] || return 1; done; }
