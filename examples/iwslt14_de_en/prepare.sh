@@ -13,6 +13,7 @@ out=$1 archive=${2:-$1/de-en.tgz}
 url=${IWSLT14_URL:-http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz}
 bytes=${IWSLT14_BYTES:-19982877}
 test_sha256=${IWSLT14_TEST_SHA256:-4bfd5d3a6cf87ab137d11c799559ef806d57d94eec31570da1d567ecc4883d1b}
+number IWSLT14_BYTES "$bytes"
 
 [ ! -e "$out/data" ] || { echo "$out/data is already there"; exit 0; }
 if [ $# -eq 1 ] && [ ! -e "$archive" ]; then

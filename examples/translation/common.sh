@@ -4,5 +4,8 @@
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
 
+# number NAME VALUE: a whole one
+number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
+
 # filled WORD...: none of them is empty. A variable that was not set would make paths that begin at the root.
 filled() { local word; for word; do [ -n "$word" ] || return 1; done; }

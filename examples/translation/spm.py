@@ -11,7 +11,12 @@ def train(model: str, vocabulary: int, files: list) -> None:
     """Train a BPE model of `vocabulary` pieces on the lines of all files and write it to `model`."""
     prefix = model + ".tmp"
     sentencepiece.SentencePieceTrainer.train(
-        input=files, model_prefix=prefix, vocab_size=vocabulary, model_type="bpe", character_coverage=1.0, minloglevel=1
+        input=files,
+        model_prefix=prefix,
+        vocab_size=vocabulary,
+        model_type="bpe",
+        character_coverage=1.0,
+        minloglevel=2,  # errors are raised as well; it leaves out too long lines, of which it would warn four lines long
     )
     os.remove(prefix + ".vocab")
     os.replace(prefix + ".model", model)
