@@ -4,6 +4,9 @@
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
 
+# reason LOG: why a command of fairseq failed: what the plugin or the command itself says, or the last line, as of a traceback
+reason() { grep -am 1 -E '^fairseq(_srupp|-[a-z-]+: error): ' "$1" || tail -n 1 "$1"; }
+
 # number NAME VALUE: a whole one
 number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
 

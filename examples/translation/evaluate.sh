@@ -11,12 +11,11 @@ src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
 
 out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)
-if ! fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
-  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log"; then
-  rm -f "$out.txt"
-  grep '^fairseq_srupp: ' "$out.log" >&2 || tail -n 5 "$out.log" >&2
-  exit 1
-fi
-grep '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"
-grep -ho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
+trap 'rm -f "$out.txt" "$out.$tgt"' EXIT
+fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
+  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log" ||
+  fail "fairseq-generate failed, see $out.log: $(reason "$out.log")"
+grep -a '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt" || fail "fairseq-generate printed no translations"
+trap - EXIT
+grep -aho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
 sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text ${SACREBLEU_OPTIONS:-}

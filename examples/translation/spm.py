@@ -32,6 +32,8 @@ def encode(model: str, source: str, target: str) -> None:
                     text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise ValueError(f"{source}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
+                if "\0" in text:
+                    raise ValueError(f"{source}, line {number}: a NUL byte, which no text holds")
                 out.write(" ".join(processor.encode(text.strip(), out_type=str)) + "\n")
         os.replace(target + ".tmp", target)
     finally:

@@ -16,11 +16,23 @@ SCRIPTS = ROOT / "examples" / "translation"
 TINY = ["--hidden-size", "16", "--attention-dim", "8", "--embed-dim", "8", "--encoder-layers", "1", "--decoder-layers", "1"]
 
 
-def script(name, *arguments):
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+def environment(commands=None):
+    """In which the scripts find the commands of this Python's installation, but for those that the folder `commands` has."""
+    folders = [*([str(commands)] if commands else []), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {**os.environ, "PATH": os.pathsep.join(folders), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def script(name, *arguments, commands=None):
     command = ["bash", str(SCRIPTS / name), *map(str, arguments)]
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(commands), timeout=300)
+
+
+def put(folder, name, text):
+    """A command of this name that stands for one of fairseq's."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/usr/bin/env bash\n{text}")
+    (folder / name).chmod(0o755)
+    return folder
 
 
 def generate(data, checkpoint, *options):
@@ -92,6 +104,7 @@ def test_bad_input_is_one_line(text, tmp_path):
     for lang in ("de", "en"):
         rubbish = (text / f"train.{lang}").read_bytes() + b"\x00\xff\xfe rubbish\n"
         (tmp_path / f"rubbish.{lang}").write_bytes(rubbish)
+        (tmp_path / f"nul.{lang}").write_bytes((text / f"test.{lang}").read_bytes() + b"nu\x00ll\n")
     data, own = tmp_path / "data", tmp_path / "own" / "bpe"
     own.mkdir(parents=True)
     (own / "notes.txt").touch()
@@ -102,6 +115,7 @@ def test_bad_input_is_one_line(text, tmp_path):
         (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), data, "8k"], "VOCAB is no whole number: 8k"),
         (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
         (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), own.parent, 50], "own/bpe holds something else"),
+        (["prepare.sh", "de", "en", text / "train", text / "valid", tmp_path / "nul", data, 50], "nul.de, line 31: a NUL byte"),
         (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
     ]
     for arguments, message in cases:
@@ -119,3 +133,36 @@ def test_arguments_that_are_missing_or_empty(tmp_path, name, needed):
         refused = script(name, *arguments)
         assert refused.returncode == 2 and refused.stderr.splitlines()[1].startswith(f"{name} SRC TGT "), refused.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A file of this name; beside it, what evaluate.sh needs of the data."""
+    (tmp_path / "data" / "bpe").mkdir(parents=True)
+    (tmp_path / "data" / "bpe" / "reference.en").write_text("one\ntwo\n")
+    (tmp_path / "best.pt").write_text("weights")
+    return tmp_path / "best.pt"
+
+
+def test_evaluation_of_translations_with_nul_bytes(checkpoint, tmp_path):
+    output = r"H-1\t-0.5\ttw\0o\nH-0\t-0.5\tone\nGenerate test: Translated 2 sentences\n"
+    commands = put(tmp_path / "bin", "fairseq-generate", f"printf '{output}'\n")
+    scored = script("evaluate.sh", "de", "en", tmp_path / "data", checkpoint, commands=commands)
+    assert scored.returncode == 0 and "BLEU|nrefs:1" in scored.stdout, scored.stderr
+    assert (tmp_path / "best.test.en").read_text() == "one\ntw\0o\n"
+
+
+@pytest.mark.parametrize(
+    "does, message",
+    [
+        ("echo 'usage: fairseq-generate DATA'; echo 'fairseq-generate: error: no --beams'; exit 2", "fairseq-generate: error: no --beams"),
+        ("echo Traceback; echo 'RuntimeError: out of memory'; exit 1", "RuntimeError: out of memory"),
+        ("echo nothing", "fairseq-generate printed no translations"),
+    ],
+)
+def test_evaluation_that_fails_leaves_only_its_log(checkpoint, tmp_path, does, message):
+    commands = put(tmp_path / "bin", "fairseq-generate", f"exec >&2; {does}\n")
+    refused = script("evaluate.sh", "de", "en", tmp_path / "data", checkpoint, commands=commands)
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
+    assert refused.stderr.startswith("evaluate.sh: ") and message in refused.stderr
+    assert [path.name for path in tmp_path.glob("best.test.*")] == ["best.test.log"]
