@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -ge 2 ] && filled "${@:1:2}" || usage
 data=$1 checkpoint=$2; shift 2
 reference=$data/bpe/reference
-[ -s "$reference.tok.en" ] || fail "$reference.tok.en is missing: run prepare.sh"
+prepared "$reference.tok.en"
 
 LC_ALL=C grep -q '[A-Z]' "$reference.en" && lower= || lower=lower
 SACREBLEU_OPTIONS=${lower:+--lowercase} "$here/../translation/evaluate.sh" de en "$data" "$checkpoint" "$@"

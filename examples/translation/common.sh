@@ -4,6 +4,12 @@
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
 
+# prepared FILE...: prepare.sh has made them
+prepared() { local file; for file; do [ -s "$file" ] || fail "$file is missing: run prepare.sh"; done; }
+
+# folder DIR: make it
+folder() { local message; message=$(mkdir -p "$1" 2>&1) || fail "${message#mkdir: }"; }
+
 # reason LOG: why a command of fairseq failed: what the plugin or the command itself says, or the last line, as of a traceback
 reason() { grep -am 1 -E '^fairseq(_srupp|-[a-z-]+: error): ' "$1" || tail -n 1 "$1"; }
 

@@ -7,7 +7,7 @@ set -euo pipefail
 [ $# -ge 4 ] && filled "${@:1:4}" || usage
 src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
 [ -s "$checkpoint" ] || fail "$checkpoint is missing or empty"
-[ -s "$data/bpe/reference.$tgt" ] || fail "$data/bpe/reference.$tgt is missing: run prepare.sh"
+prepared "$data/bpe/reference.$tgt"
 
 out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)

@@ -116,13 +116,14 @@ def test_bad_input_is_one_line(text, tmp_path):
         (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
         (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), own.parent, 50], "own/bpe holds something else"),
         (["prepare.sh", "de", "en", text / "train", text / "valid", tmp_path / "nul", data, 50], "nul.de, line 31: a NUL byte"),
+        (["train.sh", "de", "en", data, tmp_path / "run"], "data/dict.de.txt is missing: run prepare.sh"),
         (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
     ]
     for arguments, message in cases:
         refused = script(*arguments)
         assert refused.returncode == 1 and message in refused.stderr, refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
-    assert not data.exists() and (own / "notes.txt").exists()
+    assert not data.exists() and not (tmp_path / "run").exists() and (own / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("name, needed", [("prepare.sh", 6), ("train.sh", 4), ("evaluate.sh", 4), ("compare.sh", 4)])
@@ -133,6 +134,25 @@ def test_arguments_that_are_missing_or_empty(tmp_path, name, needed):
         refused = script(name, *arguments)
         assert refused.returncode == 2 and refused.stderr.splitlines()[1].startswith(f"{name} SRC TGT "), refused.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def dictionaries(tmp_path):
+    """A folder with what train.sh needs, where fairseq-train is another command."""
+    (tmp_path / "data").mkdir()
+    for lang in ("de", "en"):
+        (tmp_path / "data" / f"dict.{lang}.txt").write_text("1 1\n")
+    return tmp_path / "data"
+
+
+def test_a_run_that_goes_on_keeps_its_log(dictionaries, tmp_path):
+    commands = put(tmp_path / "bin", "fairseq-train", "echo $*\n")
+    for updates in (1, 2):
+        assert script("train.sh", "de", "en", dictionaries, tmp_path / "run", updates, commands=commands).returncode == 0
+    assert [line.split()[-1] for line in (tmp_path / "run" / "train.log").read_text().splitlines()] == ["1", "2"]
+    (tmp_path / "file").touch()
+    refused = script("train.sh", "de", "en", dictionaries, tmp_path / "file" / "run", commands=commands)
+    assert refused.returncode == 1 and re.fullmatch("train.sh: cannot create directory .*: Not a directory\n", refused.stderr)
 
 
 @pytest.fixture
