@@ -10,6 +10,12 @@ prepared() { local file; for file; do [ -s "$file" ] || fail "$file is missing: 
 # folder DIR: make it
 folder() { local message; message=$(mkdir -p "$1" 2>&1) || fail "${message#mkdir: }"; }
 
+# start COMMAND...: in the background, as a process group of its own; run COMMAND...: and wait for it, which a signal ends at once;
+# stop: end all of them with what they have started, so that nothing is written after the trap of the script has cleared away.
+start() { set -m; "$@" & set +m; }
+run() { start "$@"; wait $!; }
+stop() { local job; for job in $(jobs -p); do kill -- "-$job" 2> /dev/null || true; done; wait 2> /dev/null || true; }
+
 # reason LOG: why a command of fairseq failed: what the plugin or the command itself says, or the last line, as of a traceback
 reason() { grep -am 1 -E '^fairseq(_srupp|-[a-z-]+: error): ' "$1" || tail -n 1 "$1"; }
 

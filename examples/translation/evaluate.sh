@@ -11,8 +11,8 @@ prepared "$data/bpe/reference.$tgt"
 
 out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)
-trap 'rm -f "$out.txt" "$out.$tgt"' EXIT
-fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
+trap 'stop; rm -f "$out.txt" "$out.$tgt"' EXIT
+run fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
   --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log" ||
   fail "fairseq-generate failed, see $out.log: $(reason "$out.log")"
 grep -a '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt" || fail "fairseq-generate printed no translations"

@@ -21,23 +21,24 @@ done
 
 # All of it is made beside its place first: DESTDIR never holds half of a result.
 new=$dest/unfinished
+folder "$dest"
 rm -rf "$new"
-trap 'rm -rf "$new"; rmdir "$dest" 2> /dev/null || true' EXIT
-mkdir -p "$new/bpe"
+trap 'stop; rm -rf "$new"; rmdir "$dest" 2> /dev/null || true' EXIT
+folder "$new/bpe"
 model=$new/bpe/spm.model
 echo "learning $vocab joint BPE pieces"
-python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"
+run python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"
 for lang in "$src" "$tgt"; do
   for split in train valid test; do
-    python "$here/spm.py" encode "$model" "${!split}.$lang" "$new/bpe/$split.$lang"
+    run python "$here/spm.py" encode "$model" "${!split}.$lang" "$new/bpe/$split.$lang"
   done
 done
 cp "$test.$tgt" "$new/bpe/reference.$tgt"
 joined=(--joined-dictionary)
 [ -z "${SEPARATE_DICTIONARIES:-}" ] || joined=()
-fairseq-preprocess --source-lang "$src" --target-lang "$tgt" "${joined[@]}" --workers 2 \
+run fairseq-preprocess --source-lang "$src" --target-lang "$tgt" "${joined[@]}" --workers 2 \
   --trainpref "$new/bpe/train" --validpref "$new/bpe/valid" --testpref "$new/bpe/test" --destdir "$new" \
-  > "$dest/preprocess.log" 2>&1 || { tail -n 5 "$dest/preprocess.log" >&2; exit 1; }
-rm -rf "$dest/bpe"
+  > /dev/null 2> "$new/errors" || fail "fairseq-preprocess failed: $(reason "$new/errors")"
+rm -rf "$new/errors" "$dest/bpe"
 mv -f "$new"/* "$dest"
 echo "data in $dest"

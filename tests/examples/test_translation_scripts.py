@@ -3,8 +3,10 @@
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,10 @@ def put(folder, name, text):
     return folder
 
 
+def prefixes(folder):
+    return [folder / split for split in ("train", "valid", "test")]
+
+
 def generate(data, checkpoint, *options):
     command = [sys.executable, "-m", "fairseq_cli.generate", data, "--user-dir", PACKAGE_DIR, "--path", checkpoint, "--cpu"]
     done = subprocess.run([*map(str, [*command, *options])], capture_output=True, text=True, timeout=300)
@@ -57,9 +63,8 @@ def text(tmp_path_factory):
 
 def test_from_text_to_bleu(text, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
-    splits = [text / split for split in ("train", "valid", "test")]
     for _ in range(2):  # the second time over its own results
-        prepared = script("prepare.sh", "de", "en", *splits, data, 50)
+        prepared = script("prepare.sh", "de", "en", *prefixes(text), data, 50)
         assert prepared.returncode == 0, prepared.stderr
     assert (data / "dict.de.txt").read_text() == (data / "dict.en.txt").read_text()
 
@@ -78,7 +83,7 @@ def test_from_text_to_bleu(text, tmp_path):
     assert (data / "bpe" / "reference.en").read_text() == (text / "test.en").read_text()
 
     other = tmp_path / "other"
-    assert script("prepare.sh", "de", "en", *splits, other, 70).returncode == 0
+    assert script("prepare.sh", "de", "en", *prefixes(text), other, 70).returncode == 0
     refused = script("evaluate.sh", "de", "en", other, run / "checkpoint_last.pt", "--cpu")
     assert refused.returncode == 1 and not (run / "checkpoint_last.test.txt").exists()
     assert "it was made with another dictionary" in refused.stderr and len(refused.stderr.splitlines()) == 1
@@ -92,7 +97,7 @@ def test_lines_end_at_newlines_alone(text, tmp_path):
             whole = too_long + (text / f"{split}.{lang}").read_text().rstrip("\n")
             (tmp_path / f"{split}.{lang}").write_bytes(f"{whole}\r{whole[:5]}".encode() + b"\n" * (lang == "en"))
     data = tmp_path / "data"
-    prepared = script("prepare.sh", "de", "en", *(tmp_path / split for split in ("train", "valid", "test")), data, 50)
+    prepared = script("prepare.sh", "de", "en", *prefixes(tmp_path), data, 50)
     assert prepared.returncode == 0 and not prepared.stderr, prepared.stderr
     lines = {lang: (data / "bpe" / f"train.{lang}").read_text().splitlines() for lang in ("de", "en")}
     assert len(lines["de"]) == len(lines["en"]) == 201
@@ -111,10 +116,10 @@ def test_bad_input_is_one_line(text, tmp_path):
     cases = [
         (["prepare.sh", "de", "en", text / "train", text / "nowhere", text / "test", data], "nowhere.de is missing"),
         (["prepare.sh", "de", "en", text / "train", tmp_path / "short", text / "test", data], "short.en has 2"),
-        (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), data, 9999], "Vocabulary size too high"),
-        (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), data, "8k"], "VOCAB is no whole number: 8k"),
+        (["prepare.sh", "de", "en", *prefixes(text), data, 9999], "Vocabulary size too high"),
+        (["prepare.sh", "de", "en", *prefixes(text), data, "8k"], "VOCAB is no whole number: 8k"),
         (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
-        (["prepare.sh", "de", "en", *(text / split for split in ("train", "valid", "test")), own.parent, 50], "own/bpe holds something else"),
+        (["prepare.sh", "de", "en", *prefixes(text), own.parent, 50], "own/bpe holds something else"),
         (["prepare.sh", "de", "en", text / "train", text / "valid", tmp_path / "nul", data, 50], "nul.de, line 31: a NUL byte"),
         (["train.sh", "de", "en", data, tmp_path / "run"], "data/dict.de.txt is missing: run prepare.sh"),
         (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
@@ -134,6 +139,26 @@ def test_arguments_that_are_missing_or_empty(tmp_path, name, needed):
         refused = script(name, *arguments)
         assert refused.returncode == 2 and refused.stderr.splitlines()[1].startswith(f"{name} SRC TGT "), refused.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_preparation_that_fails_leaves_nothing(text, tmp_path):
+    commands = put(tmp_path / "bin", "fairseq-preprocess", "echo Traceback >&2; echo 'OSError: No space left' >&2; exit 1\n")
+    refused = script("prepare.sh", "de", "en", *prefixes(text), tmp_path / "data", 50, commands=commands)
+    assert refused.returncode == 1 and not (tmp_path / "data").exists()
+    assert refused.stderr == "prepare.sh: fairseq-preprocess failed: OSError: No space left\n"
+
+
+def test_preparation_that_is_killed_ends_its_commands(text, tmp_path):
+    writes = f"sleep 2; mkdir -p {tmp_path}/data/unfinished"
+    commands = put(tmp_path / "bin", "fairseq-preprocess", f"({writes}) &\ntouch {tmp_path}/started\n{writes}\n")
+    command = ["bash", SCRIPTS / "prepare.sh", "de", "en", *prefixes(text), tmp_path / "data", "50"]
+    run = subprocess.Popen(command, env=environment(commands), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    run.terminate()
+    assert run.communicate() == (None, b"") and run.returncode == -signal.SIGTERM
+    time.sleep(2.5)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.fixture
