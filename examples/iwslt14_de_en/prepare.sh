@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -eq 1 ] || [ $# -eq 2 ] && filled "$@" || usage
 out=$1 archive=${2:-$1/de-en.tgz} vocab=${VOCAB:-14000}
 number VOCAB "$vocab"
+one_path "$out"
 
 # fairseq's copy; the campaign's own address is gone.
 url=${IWSLT14_URL:-http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz}

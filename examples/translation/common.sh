@@ -7,6 +7,9 @@ usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
 # prepared FILE...: prepare.sh has made them
 prepared() { local file; for file; do [ -s "$file" ] || fail "$file is missing: run prepare.sh"; done; }
 
+# one_path DIR: fairseq splits options at commas, and the paths of data at colons
+one_path() { [[ $1 != *[,:]* ]] || fail "fairseq does not take a comma or colon in the path of data: $1"; }
+
 # folder DIR: make it
 folder() { local message; message=$(mkdir -p "$1" 2>&1) || fail "${message#mkdir: }"; }
 

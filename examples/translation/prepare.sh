@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -eq 6 ] || [ $# -eq 7 ] && filled "$@" || usage
 src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
 number VOCAB "$vocab"
+one_path "$dest"
 
 for split in "$train" "$valid" "$test"; do
   for lang in "$src" "$tgt"; do

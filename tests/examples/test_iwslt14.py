@@ -259,5 +259,6 @@ def test_what_is_missing_is_told_in_one_line(tmp_path):
         assert_refused(bash("train.sh", tmp_path, tmp_path / "run", **gpus), "train.sh: 128 pairs cannot be shared by 3 GPUs")
     assert_refused(bash("train.sh", tmp_path, tmp_path / "run", GPUS="abc"), "train.sh: GPUS is no whole number: abc")
     assert_refused(bash("prepare.sh", tmp_path / "run", IWSLT14_BYTES="20MB"), "IWSLT14_BYTES is no whole number: 20MB")
+    assert_refused(bash("prepare.sh", tmp_path / "a:b"), "a comma or colon")
     assert_refused(bash("evaluate.sh", tmp_path, tmp_path / "run.pt"), "reference.tok.en is missing: run prepare.sh")
     assert not (tmp_path / "run").exists()

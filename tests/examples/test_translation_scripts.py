@@ -121,6 +121,8 @@ def test_bad_input_is_one_line(text, tmp_path):
         (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
         (["prepare.sh", "de", "en", *prefixes(text), own.parent, 50], "own/bpe holds something else"),
         (["prepare.sh", "de", "en", text / "train", text / "valid", tmp_path / "nul", data, 50], "nul.de, line 31: a NUL byte"),
+        (["prepare.sh", "de", "en", *prefixes(text), tmp_path / "a,b", 50], "a comma or colon"),
+        (["prepare.sh", "de", "en", *prefixes(text), own / "notes.txt" / "data", 50], "Not a directory"),
         (["train.sh", "de", "en", data, tmp_path / "run"], "data/dict.de.txt is missing: run prepare.sh"),
         (["evaluate.sh", "de", "en", data, tmp_path / "none.pt"], "none.pt is missing"),
     ]
@@ -128,7 +130,7 @@ def test_bad_input_is_one_line(text, tmp_path):
         refused = script(*arguments)
         assert refused.returncode == 1 and message in refused.stderr, refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
-    assert not data.exists() and not (tmp_path / "run").exists() and (own / "notes.txt").exists()
+    assert not any((tmp_path / name).exists() for name in ("data", "run", "a,b")) and (own / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("name, needed", [("prepare.sh", 6), ("train.sh", 4), ("evaluate.sh", 4), ("compare.sh", 4)])
