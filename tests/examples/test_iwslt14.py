@@ -224,6 +224,14 @@ def test_download(iwslt14, files, known, tmp_path):
         server.server_close()
 
 
+def test_what_cannot_be_written_is_one_line(files, known, tmp_path):
+    archive = archive_of(files, tmp_path / "de-en.tgz")
+    for arguments in (["extract", archive, archive, known["IWSLT14_TEST_SHA256"], ""], ["fetch", "http://x", archive / "x", "1"]):
+        command = [sys.executable, SCRIPTS / "iwslt14.py", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert_refused(run, "iwslt14.py: ", archive, "Not a directory" if arguments[0] == "extract" else "File exists")
+
+
 def test_bad_archives(files, known, tmp_path):
     out, bad = tmp_path / "out", tmp_path / "bad.tgz"
 
@@ -260,5 +268,6 @@ def test_what_is_missing_is_told_in_one_line(tmp_path):
     assert_refused(bash("train.sh", tmp_path, tmp_path / "run", GPUS="abc"), "train.sh: GPUS is no whole number: abc")
     assert_refused(bash("prepare.sh", tmp_path / "run", IWSLT14_BYTES="20MB"), "IWSLT14_BYTES is no whole number: 20MB")
     assert_refused(bash("prepare.sh", tmp_path / "a:b"), "a comma or colon")
+    assert_refused(bash("prepare.sh", tmp_path / "dict.en.txt" / "out"), "prepare.sh: ", "Not a directory")
     assert_refused(bash("evaluate.sh", tmp_path, tmp_path / "run.pt"), "reference.tok.en is missing: run prepare.sh")
     assert not (tmp_path / "run").exists()
