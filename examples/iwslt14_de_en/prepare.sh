@@ -17,7 +17,14 @@ bytes=${IWSLT14_BYTES:-19982877}
 test_sha256=${IWSLT14_TEST_SHA256:-4bfd5d3a6cf87ab137d11c799559ef806d57d94eec31570da1d567ecc4883d1b}
 number IWSLT14_BYTES "$bytes"
 
-[ ! -e "$out/data" ] || { echo "$out/data is already there"; exit 0; }
+settings="VOCAB=$vocab CASED=${CASED:+1}"
+if [ -e "$out/data" ]; then
+  made=$(cat "$out/data/settings" 2> /dev/null || echo "$settings")
+  [ "$made" = "$settings" ] || fail "$out/data is already there, made with $made instead of $settings"
+  echo "$out/data is already there"
+  exit 0
+fi
+
 new=$out/unfinished
 folder "$out"
 rm -rf "$new"
@@ -32,6 +39,7 @@ echo "learning $vocab joint BPE pieces"
 SEPARATE_DICTIONARIES=1 run "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" \
   "$vocab" > /dev/null
 mv "$text/reference.tok.en" "$new/data/bpe"
+echo "$settings" > "$new/data/settings"
 rm -rf "$out/text"
 mv "$text" "$out/text"
 mv "$new/data" "$out/data"

@@ -184,6 +184,8 @@ def test_from_the_archive_to_bleu(files, known, tmp_path):
     assert pieces[0] != pieces[1] and len(pieces[0] | pieces[1]) <= int(known["VOCAB"]) + 8  # fairseq rounds up to 8
     before = (out / "data" / "train.de-en.de.bin").stat().st_mtime_ns
     assert "already there" in bash("prepare.sh", out, archive, **known).stdout
+    refused = bash("prepare.sh", out, archive, **{**known, "CASED": "1", "VOCAB": "80"})
+    assert_refused(refused, "already there, made with VOCAB=70 CASED= instead of VOCAB=80 CASED=1")
     assert (out / "data" / "train.de-en.de.bin").stat().st_mtime_ns == before
 
     for updates in (2, 3):  # the second run goes on from the first
