@@ -19,8 +19,10 @@ start() { set -m; "$@" & set +m; }
 run() { start "$@"; wait $!; }
 stop() { local job; for job in $(jobs -p); do kill -- "-$job" 2> /dev/null || true; done; wait 2> /dev/null || true; }
 
-# reason LOG: why a command of fairseq failed: what the plugin or the command itself says, or the last line, as of a traceback
-reason() { grep -am 1 -E '^fairseq(_srupp|-[a-z-]+: error): ' "$1" || tail -n 1 "$1"; }
+# reason LOG: why a command of fairseq failed: what the plugin or the command itself says in the end, or the last line
+reason() {
+  tail -n 20 "$1" | awk '{ last = $0 } /^fairseq(_srupp|-[a-z]+: error): / { said = $0 } END { print said ? said : last }'
+}
 
 # number NAME VALUE: a whole one
 number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }

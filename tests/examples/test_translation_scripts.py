@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
@@ -180,6 +181,71 @@ def test_a_run_that_goes_on_keeps_its_log(dictionaries, tmp_path):
     (tmp_path / "file").touch()
     refused = script("train.sh", "de", "en", dictionaries, tmp_path / "file" / "run", commands=commands)
     assert refused.returncode == 1 and re.fullmatch("train.sh: cannot create directory .*: Not a directory\n", refused.stderr)
+
+
+# Prints what it is to train, and lines of fairseq-train.
+TRAINS = r"""
+while [ $# -gt 0 ]; do
+  case $1 in --arch) arch=$2 ;; --max-update) updates=$2 ;; --save-dir) dir=$2 ;; esac
+  shift
+done
+echo "$arch, $updates updates"
+case $arch:$updates in
+  transformer:$FAILS) echo "fairseq_srupp: no memory, $(grep -c memory "$dir/train.log")"; echo more; exit 1 ;;
+  srupp_transformer:$FAILS) sleep 1.5; touch "$dir/went_on" ;;
+esac
+echo "2026-01-01 00:00:00 | INFO | train_inner | epoch 001: 50 / 514 loss=9.9, ups=2.5, num_updates=50, train_wall=45, wall=46"
+echo "2026-01-01 00:00:00 | INFO | fairseq_cli.train | done training in 12.3 seconds"
+cp "$(dirname "$0")/checkpoint_last.pt" "$dir"
+cp "$dir/checkpoint_last.pt" "$dir/checkpoint_best.pt"
+"""
+
+
+@pytest.fixture
+def compare(dictionaries, tmp_path, monkeypatch):
+    """compare.sh with commands that train and translate nothing; training for FAILS updates fails."""
+    (dictionaries / "bpe").mkdir()
+    (dictionaries / "bpe" / "reference.en").write_text("one\ntwo\n")
+    commands = put(tmp_path / "bin", "fairseq-train", TRAINS)
+    torch.save({"extra_state": {"previous_training_time": 75.4}}, commands / "checkpoint_last.pt")
+    put(commands, "fairseq-generate", r"printf 'H-1\t-1\ttwo\nH-0\t-1\tone\nTranslated 2 sentences\n'")
+
+    def run(minutes="0.04", fails="none"):
+        monkeypatch.setenv("MINUTES", minutes)
+        monkeypatch.setenv("FAILS", fails)
+        return script("compare.sh", "de", "en", dictionaries, tmp_path / "out", commands=commands)
+
+    return run
+
+
+def test_comparison(compare, tmp_path):
+    """It goes on with what was not finished; the time is that of all parts."""
+    done = compare()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("updates: 5 and 5\nsrupp_transformer: trained for 75 seconds\nTranslated 2")  # 2.5 a second
+    assert "\ntransformer: trained for 75 seconds\n" in done.stdout and done.stdout.count("BLEU|nrefs:1") == 2
+    logs = [tmp_path / "out" / model / "train.log" for model in ("srupp_transformer", "transformer")]
+    logs[1].write_text(logs[1].read_text().replace("done training", "stopped"))
+    again = compare(minutes="9")
+    assert again.stdout == done.stdout and [log.read_text().count(", 5 updates") for log in logs] == [1, 2]
+
+
+@pytest.mark.parametrize("updates, folder", [("100", "out/trial"), ("5", "out")])
+def test_comparison_of_which_one_training_fails(compare, tmp_path, updates, folder):
+    for earlier in (0, int(folder == "out")):  # the trial begins anew
+        failed = compare(fails=updates)
+        log = tmp_path / folder / "transformer" / "train.log"
+        assert failed.returncode == 1
+        assert failed.stderr == f"compare.sh: training failed, see {log}: fairseq_srupp: no memory, {earlier}\n"
+    time.sleep(1.6)
+    assert not (tmp_path / folder / "srupp_transformer" / "went_on").exists()
+
+
+def test_comparison_without_what_it_needs(compare, tmp_path):
+    assert compare(minutes="soon").stderr == "compare.sh: MINUTES is no number: soon\n"
+    (tmp_path / "data" / "bpe" / "reference.en").unlink()
+    assert compare().stderr == f"compare.sh: {tmp_path}/data/bpe/reference.en is missing: run prepare.sh\n"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
