@@ -74,5 +74,5 @@ both "$out" "${options[@]}"
 for model in srupp_transformer transformer; do
   time=$(seconds "$out/$model/checkpoint_last.pt")
   echo "$model: trained for $time seconds"
-  "$here/evaluate.sh" "$src" "$tgt" "$data" "$out/$model/checkpoint_best.pt"
+  run "$here/evaluate.sh" "$src" "$tgt" "$data" "$out/$model/checkpoint_best.pt"
 done
