@@ -4,11 +4,12 @@
 #   evaluate.sh DATA CHECKPOINT [fairseq-generate options]
 # DATA is what prepare.sh made. The translations are left beside the checkpoint.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-data=$1 checkpoint=$2; shift 2
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../translation/common.sh"
+[ $# -ge 2 ] && filled "${@:1:2}" || usage
+data=$1 checkpoint=$2; shift 2
 reference=$data/bpe/reference
-[ -s "$reference.tok.en" ] || { echo "evaluate.sh: $reference.tok.en is missing: run prepare.sh" >&2; exit 1; }
+prepared "$reference.tok.en"
 
 LC_ALL=C grep -q '[A-Z]' "$reference.en" && lower= || lower=lower
 SACREBLEU_OPTIONS=${lower:+--lowercase} "$here/../translation/evaluate.sh" de en "$data" "$checkpoint" "$@"

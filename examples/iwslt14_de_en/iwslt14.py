@@ -149,6 +149,8 @@ def main() -> None:
             extract(rest[0], Path(rest[1]), rest[2], lower=rest[3] != "cased")
     except Failed as error:
         sys.exit(f"iwslt14.py: {error}")
+    except OSError as error:  # of what is written
+        sys.exit(f"iwslt14.py: {error.filename or rest[1]}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -4,29 +4,42 @@
 # Without the campaign's archive (20 MB) it is downloaded into OUT. The data is OUT/data, the text it was made of OUT/text.
 # CASED=1 keeps upper case, VOCAB says how many pieces (14000).
 set -euo pipefail
-[ $# -eq 1 ] || [ $# -eq 2 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-out=$1 archive=${2:-$1/de-en.tgz}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../translation/common.sh"
+[ $# -eq 1 ] || [ $# -eq 2 ] && filled "$@" || usage
+out=$1 archive=${2:-$1/de-en.tgz} vocab=${VOCAB:-14000}
+number VOCAB "$vocab"
+one_path "$out"
 
 # fairseq's copy; the campaign's own address is gone.
 url=${IWSLT14_URL:-http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz}
 bytes=${IWSLT14_BYTES:-19982877}
 test_sha256=${IWSLT14_TEST_SHA256:-4bfd5d3a6cf87ab137d11c799559ef806d57d94eec31570da1d567ecc4883d1b}
+number IWSLT14_BYTES "$bytes"
 
-[ ! -e "$out/data" ] || { echo "$out/data is already there"; exit 0; }
-if [ $# -eq 1 ] && [ ! -e "$archive" ]; then
-  python "$here/iwslt14.py" fetch "$url" "$archive" "$bytes"
+settings="VOCAB=$vocab CASED=${CASED:+1}"
+if [ -e "$out/data" ]; then
+  made=$(cat "$out/data/settings" 2> /dev/null || echo "$settings")
+  [ "$made" = "$settings" ] || fail "$out/data is already there, made with $made instead of $settings"
+  echo "$out/data is already there"
+  exit 0
 fi
 
 new=$out/unfinished
+folder "$out"
 rm -rf "$new"
-trap 'rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
-mkdir -p "$new/text"
+trap 'stop; rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
+if [ $# -eq 1 ] && [ ! -e "$archive" ]; then
+  run python "$here/iwslt14.py" fetch "$url" "$archive" "$bytes"
+fi
+folder "$new/text"
 text=$new/text
-python "$here/iwslt14.py" extract "$archive" "$text" "$test_sha256" "${CASED:+cased}"
-SEPARATE_DICTIONARIES=1 "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" \
-  "${VOCAB:-14000}" | grep -v ' in .*/unfinished/data$'
+run python "$here/iwslt14.py" extract "$archive" "$text" "$test_sha256" "${CASED:+cased}"
+echo "learning $vocab joint BPE pieces"
+SEPARATE_DICTIONARIES=1 run "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" \
+  "$vocab" > /dev/null
 mv "$text/reference.tok.en" "$new/data/bpe"
+echo "$settings" > "$new/data/settings"
 rm -rf "$out/text"
 mv "$text" "$out/text"
 mv "$new/data" "$out/data"

@@ -3,14 +3,16 @@
 #   train.sh DATA SAVE_DIR [fairseq-train options, which override those below]
 # GPUS processes (all GPUs; without any, one on the CPU) share the paper's batch of 128 pairs.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+. "$(dirname "$0")/../translation/common.sh"
+[ $# -ge 2 ] && filled "${@:1:2}" || usage
 data=$1 save_dir=$2; shift 2
-gpus=${GPUS:-$(nvidia-smi --list-gpus 2> /dev/null | grep -c ^GPU || true)}
+prepared "$data/dict.en.txt"
+gpus=${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count())')}
+number GPUS "$gpus"
 device=(--distributed-world-size "$gpus")
 if [ "$gpus" -eq 0 ]; then gpus=1 device=(--cpu); fi
-[ $((128 % gpus)) -eq 0 ] || { echo "train.sh: 128 pairs cannot be shared by $gpus GPUs" >&2; exit 1; }
-[ -s "$data/dict.en.txt" ] || { echo "train.sh: $data/dict.en.txt is missing: run prepare.sh" >&2; exit 1; }
-mkdir -p "$save_dir"
+[ $((128 % gpus)) -eq 0 ] || fail "128 pairs cannot be shared by $gpus GPUs"
+folder "$save_dir"
 fairseq-train "$data" --user-dir "$(python -m fairseq_srupp user-dir)" --source-lang de --target-lang en \
   --arch srupp_transformer_iwslt_de_en --dropout 0.1 --criterion cross_entropy \
   --batch-size $((128 / gpus)) --max-epoch 50 \

@@ -3,53 +3,76 @@
 #   compare.sh SRC TGT DATA OUT
 # MINUTES (25) is how long each trains: a trial of 100 updates tells how many updates that are, which is the length of its
 # learning rate's cosine. DROPOUT (0.1): of both. OPTIONS: more of both, as --bf16 on a processor with instructions for it.
+# The same command again goes on with what was stopped.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-src=$1 tgt=$2 data=$3 out=$4
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+[ $# -eq 4 ] && filled "$@" || usage
+src=$1 tgt=$2 data=$3 out=$4 minutes=${MINUTES:-25}
+[[ $minutes =~ ^[0-9]*\.?[0-9]+$ ]] || fail "MINUTES is no number: $minutes"
+prepared "$data/dict.$src.txt" "$data/dict.$tgt.txt" "$data/bpe/reference.$tgt"
+user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
 # glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
+folder "$out"
+trap stop EXIT
 
 # ours SAVE_DIR [options], theirs SAVE_DIR [options]
 ours() { taskset -c 0 "$here/train.sh" "$src" "$tgt" "$data" "$@" > /dev/null; }
 theirs() {
-  local dir=$1; shift
-  mkdir -p "$dir"
-  taskset -c 1 fairseq-train "$data" --user-dir "$(python -m fairseq_srupp user-dir)" \
-    --source-lang "$src" --target-lang "$tgt" \
+  taskset -c 1 fairseq-train "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" \
     --arch transformer --encoder-embed-dim 256 --encoder-ffn-embed-dim 1024 --encoder-attention-heads 4 --encoder-layers 3 \
     --decoder-embed-dim 256 --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4 --decoder-layers 3 \
     --share-all-embeddings --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
     --max-tokens 1024 --optimizer adam --adam-betas '(0.9, 0.98)' --lr 0.001 --clip-norm 1.0 \
     --lr-scheduler cosine --warmup-updates 400 --no-epoch-checkpoints --log-format simple --log-interval 100 --seed 1 \
-    --save-dir "$dir" "$@" > "$dir/train.log" 2>&1
+    --save-dir "$@" >> "$1/train.log" 2>&1
 }
 
-# both DIR [options]: `ours` and `theirs` at the same time, in two folders of DIR
+# train ours|theirs SAVE_DIR [options]: unless that has been done
+train() {
+  local log=$2/train.log
+  folder "$2"
+  grep -aqs 'done training in' "$log" || "$@" || fail "training failed, see $log: $(reason "$log")"
+}
+
+# both DIR [options]: `ours` and `theirs` at the same time, in two folders of DIR; when one fails, the trap stops the other
 both() {
   local dir=$1; shift
-  ours "$dir/srupp_transformer" --max-update "$our_updates" "$@" &
-  theirs "$dir/transformer" --max-update "$their_updates" "$@" &
-  wait %1 && wait %2
+  start train ours "$dir/srupp_transformer" --max-update "$our_updates" "$@"
+  start train theirs "$dir/transformer" --max-update "$their_updates" "$@"
+  wait -n && wait -n
 }
 
 # updates_of MODEL: in MINUTES at the speed of the trial's second half, less 5 % for validation and checkpoints
 updates_of() {
-  grep -o 'ups=[0-9.]*' "$out/trial/$1/train.log" | tail -n 1 | awk -F= -v m="${MINUTES:-25}" '{ print int($2 * m * 60 * 0.95) }'
+  local log=$out/trial/$1/train.log
+  grep -ao 'ups=[0-9.]*' "$log" | tail -n 1 | awk -F= -v m="$minutes" '{ n = int($2 * m * 60 * 0.95); print n < 1 ? 1 : n }' ||
+    fail "$log has no line with a speed"
+}
+
+# seconds CHECKPOINT: of training until then, in all parts of a run that was stopped; in the log, all clocks begin anew with each part
+seconds() {
+  python -c 'import sys
+from fairseq_srupp.compat import weights_only
+print(round(weights_only.load(sys.argv[1])["extra_state"]["previous_training_time"]))' "$1"
 }
 
 options=(--cpu --dropout "${DROPOUT:-0.1}" ${OPTIONS:-})
 if [ ! -s "$out/updates" ]; then
+  rm -rf "$out/trial"
   our_updates=100 their_updates=100
   both "$out/trial" "${options[@]}" --log-interval 50 --no-save --disable-validation
-  our_updates=$(updates_of srupp_transformer) their_updates=$(updates_of transformer)
+  our_updates=$(updates_of srupp_transformer)
+  their_updates=$(updates_of transformer)
   echo "$our_updates $their_updates" > "$out/updates"
 fi
 read -r our_updates their_updates < "$out/updates"
 echo "updates: $our_updates and $their_updates"
 both "$out" "${options[@]}"
 for model in srupp_transformer transformer; do
-  echo "$model: trained for $(grep -o 'done training in .*' "$out/$model/train.log" | tail -n 1 | cut -d ' ' -f 4-)"
-  "$here/evaluate.sh" "$src" "$tgt" "$data" "$out/$model/checkpoint_best.pt"
+  time=$(seconds "$out/$model/checkpoint_last.pt")
+  echo "$model: trained for $time seconds"
+  run "$here/evaluate.sh" "$src" "$tgt" "$data" "$out/$model/checkpoint_best.pt"
 done

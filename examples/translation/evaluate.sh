@@ -3,19 +3,19 @@
 #   evaluate.sh SRC TGT DATA CHECKPOINT [fairseq-generate options]
 # DATA is what prepare.sh made. The hypotheses are left beside the checkpoint. SACREBLEU_OPTIONS: more for sacrebleu.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+. "$(dirname "$0")/common.sh"
+[ $# -ge 4 ] && filled "${@:1:4}" || usage
 src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
-[ -s "$checkpoint" ] || { echo "evaluate.sh: $checkpoint is missing or empty" >&2; exit 1; }
-[ -s "$data/bpe/reference.$tgt" ] || { echo "evaluate.sh: $data/bpe/reference.$tgt is missing: run prepare.sh" >&2; exit 1; }
+[ -s "$checkpoint" ] || fail "$checkpoint is missing or empty"
+prepared "$data/bpe/reference.$tgt"
 
 out=${checkpoint%.pt}.test
 user_dir=$(python -m fairseq_srupp user-dir)
-if ! fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
-  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log"; then
-  rm -f "$out.txt"
-  grep '^fairseq_srupp: ' "$out.log" >&2 || tail -n 5 "$out.log" >&2
-  exit 1
-fi
-grep '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt"
-grep -ho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
+trap 'stop; rm -f "$out.txt" "$out.$tgt"' EXIT
+run fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" --path "$checkpoint" \
+  --gen-subset test --beam 5 --max-tokens 4000 --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log" ||
+  fail "fairseq-generate failed, see $out.log: $(reason "$out.log")"
+grep -a '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt" || fail "fairseq-generate printed no translations"
+trap - EXIT
+grep -aho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
 sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text ${SACREBLEU_OPTIONS:-}

@@ -4,37 +4,42 @@
 # TRAIN, VALID and TEST are prefixes: TRAIN.SRC and TRAIN.TGT hold one sentence a line. SEPARATE_DICTIONARIES=1: one for
 # each side.
 set -euo pipefail
-[ $# -ge 6 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
-src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+[ $# -eq 6 ] || [ $# -eq 7 ] && filled "$@" || usage
+src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
+number VOCAB "$vocab"
+one_path "$dest"
 
 for split in "$train" "$valid" "$test"; do
   for lang in "$src" "$tgt"; do
-    [ -s "$split.$lang" ] || { echo "prepare.sh: $split.$lang is missing or empty" >&2; exit 1; }
+    [ -s "$split.$lang" ] || fail "$split.$lang is missing or empty"
   done
   n=$(grep -ac '' "$split.$src") m=$(grep -ac '' "$split.$tgt") # the last line may lack its end
-  [ "$n" -eq "$m" ] || { echo "prepare.sh: $split.$src has $n lines, $split.$tgt has $m" >&2; exit 1; }
+  [ "$n" -eq "$m" ] || fail "$split.$src has $n lines, $split.$tgt has $m"
 done
+[ ! -e "$dest/bpe" ] || [ -e "$dest/bpe/spm.model" ] || fail "$dest/bpe holds something else"
 
 # All of it is made beside its place first: DESTDIR never holds half of a result.
 new=$dest/unfinished
+folder "$dest"
 rm -rf "$new"
-trap 'rm -rf "$new"; rmdir "$dest" 2> /dev/null || true' EXIT
-mkdir -p "$new/bpe"
+trap 'stop; rm -rf "$new"; rmdir "$dest" 2> /dev/null || true' EXIT
+folder "$new/bpe"
 model=$new/bpe/spm.model
 echo "learning $vocab joint BPE pieces"
-python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"
+run python "$here/spm.py" train "$model" "$vocab" "$train.$src" "$train.$tgt"
 for lang in "$src" "$tgt"; do
   for split in train valid test; do
-    python "$here/spm.py" encode "$model" "${!split}.$lang" "$new/bpe/$split.$lang"
+    run python "$here/spm.py" encode "$model" "${!split}.$lang" "$new/bpe/$split.$lang"
   done
 done
 cp "$test.$tgt" "$new/bpe/reference.$tgt"
 joined=(--joined-dictionary)
 [ -z "${SEPARATE_DICTIONARIES:-}" ] || joined=()
-fairseq-preprocess --source-lang "$src" --target-lang "$tgt" "${joined[@]}" --workers 2 \
+run fairseq-preprocess --source-lang "$src" --target-lang "$tgt" "${joined[@]}" --workers 2 \
   --trainpref "$new/bpe/train" --validpref "$new/bpe/valid" --testpref "$new/bpe/test" --destdir "$new" \
-  > "$dest/preprocess.log" 2>&1 || { tail -n 5 "$dest/preprocess.log" >&2; exit 1; }
-rm -rf "$dest/bpe"
+  > /dev/null 2> "$new/errors" || fail "fairseq-preprocess failed: $(reason "$new/errors")"
+rm -rf "$new/errors" "$dest/bpe"
 mv -f "$new"/* "$dest"
 echo "data in $dest"

@@ -11,7 +11,12 @@ def train(model: str, vocabulary: int, files: list) -> None:
     """Train a BPE model of `vocabulary` pieces on the lines of all files and write it to `model`."""
     prefix = model + ".tmp"
     sentencepiece.SentencePieceTrainer.train(
-        input=files, model_prefix=prefix, vocab_size=vocabulary, model_type="bpe", character_coverage=1.0, minloglevel=1
+        input=files,
+        model_prefix=prefix,
+        vocab_size=vocabulary,
+        model_type="bpe",
+        character_coverage=1.0,
+        minloglevel=2,  # errors are raised as well; it leaves out too long lines, of which it would warn four lines long
     )
     os.remove(prefix + ".vocab")
     os.replace(prefix + ".model", model)
@@ -27,6 +32,8 @@ def encode(model: str, source: str, target: str) -> None:
                     text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise ValueError(f"{source}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x})") from None
+                if "\0" in text:
+                    raise ValueError(f"{source}, line {number}: a NUL byte, which no text holds")
                 out.write(" ".join(processor.encode(text.strip(), out_type=str)) + "\n")
         os.replace(target + ".tmp", target)
     finally:

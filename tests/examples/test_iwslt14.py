@@ -184,6 +184,8 @@ def test_from_the_archive_to_bleu(files, known, tmp_path):
     assert pieces[0] != pieces[1] and len(pieces[0] | pieces[1]) <= int(known["VOCAB"]) + 8  # fairseq rounds up to 8
     before = (out / "data" / "train.de-en.de.bin").stat().st_mtime_ns
     assert "already there" in bash("prepare.sh", out, archive, **known).stdout
+    refused = bash("prepare.sh", out, archive, **{**known, "CASED": "1", "VOCAB": "80"})
+    assert_refused(refused, "already there, made with VOCAB=70 CASED= instead of VOCAB=80 CASED=1")
     assert (out / "data" / "train.de-en.de.bin").stat().st_mtime_ns == before
 
     for updates in (2, 3):  # the second run goes on from the first
@@ -224,6 +226,14 @@ def test_download(iwslt14, files, known, tmp_path):
         server.server_close()
 
 
+def test_what_cannot_be_written_is_one_line(files, known, tmp_path):
+    archive = archive_of(files, tmp_path / "de-en.tgz")
+    for arguments in (["extract", archive, archive, known["IWSLT14_TEST_SHA256"], ""], ["fetch", "http://x", archive / "x", "1"]):
+        command = [sys.executable, SCRIPTS / "iwslt14.py", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert_refused(run, "iwslt14.py: ", archive, "Not a directory" if arguments[0] == "extract" else "File exists")
+
+
 def test_bad_archives(files, known, tmp_path):
     out, bad = tmp_path / "out", tmp_path / "bad.tgz"
 
@@ -249,9 +259,17 @@ def test_bad_archives(files, known, tmp_path):
 
 def test_what_is_missing_is_told_in_one_line(tmp_path):
     for script, usage in (("prepare.sh", "prepare.sh OUT"), ("train.sh", "train.sh DATA"), ("evaluate.sh", "evaluate.sh DATA")):
-        run = bash(script)
-        assert run.returncode == 2 and usage in run.stderr
+        for arguments in ([], ["", tmp_path / "none"], [tmp_path / "none", ""]):
+            run = bash(script, *arguments)
+            assert run.returncode == 2 and usage in run.stderr
     assert_refused(bash("train.sh", tmp_path, tmp_path / "run"), "dict.en.txt is missing: run prepare.sh")
-    assert_refused(bash("train.sh", tmp_path, tmp_path / "run", GPUS="3"), "cannot be shared by 3 GPUs")
+    (tmp_path / "dict.en.txt").write_text("one 1\n")
+    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = lambda: 3\n")
+    for gpus in ({"GPUS": "3"}, {"GPUS": "", "PYTHONPATH": str(tmp_path)}):
+        assert_refused(bash("train.sh", tmp_path, tmp_path / "run", **gpus), "train.sh: 128 pairs cannot be shared by 3 GPUs")
+    assert_refused(bash("train.sh", tmp_path, tmp_path / "run", GPUS="abc"), "train.sh: GPUS is no whole number: abc")
+    assert_refused(bash("prepare.sh", tmp_path / "run", IWSLT14_BYTES="20MB"), "IWSLT14_BYTES is no whole number: 20MB")
+    assert_refused(bash("prepare.sh", tmp_path / "a:b"), "a comma or colon")
+    assert_refused(bash("prepare.sh", tmp_path / "dict.en.txt" / "out"), "prepare.sh: ", "Not a directory")
     assert_refused(bash("evaluate.sh", tmp_path, tmp_path / "run.pt"), "reference.tok.en is missing: run prepare.sh")
     assert not (tmp_path / "run").exists()

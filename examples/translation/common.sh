@@ -1,0 +1,31 @@
+# Sourced by the scripts of translation and iwslt14_de_en.
+
+# One line that says what is wrong; the head of the script, which says how it is called.
+fail() { echo "${0##*/}: $*" >&2; exit 1; }
+usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
+
+# prepared FILE...: prepare.sh has made them
+prepared() { local file; for file; do [ -s "$file" ] || fail "$file is missing: run prepare.sh"; done; }
+
+# one_path DIR: fairseq splits options at commas, and the paths of data at colons
+one_path() { [[ $1 != *[,:]* ]] || fail "fairseq does not take a comma or colon in the path of data: $1"; }
+
+# folder DIR: make it
+folder() { local message; message=$(mkdir -p "$1" 2>&1) || fail "${message#mkdir: }"; }
+
+# start COMMAND...: in the background, as a process group of its own; run COMMAND...: and wait for it, which a signal ends at once;
+# stop: end all of them with what they have started, so that nothing is written after the trap of the script has cleared away.
+start() { set -m; "$@" & set +m; }
+run() { start "$@"; wait $!; }
+stop() { local job; for job in $(jobs -p); do kill -- "-$job" 2> /dev/null || true; done; wait 2> /dev/null || true; }
+
+# reason LOG: why a command of fairseq failed: what the plugin or the command itself says in the end, or the last line
+reason() {
+  tail -n 20 "$1" | awk '{ last = $0 } /^fairseq(_srupp|-[a-z]+: error): / { said = $0 } END { print said ? said : last }'
+}
+
+# number NAME VALUE: a whole one
+number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
+
+# filled WORD...: none of them is empty. A variable that was not set would make paths that begin at the root.
+filled() { local word; for word; do [ -n "$word" ] || return 1; done; }
