@@ -1,4 +1,5 @@
 # Sourced by the train.sh and evaluate.sh of enwik8, wiki103 and lm1b: what the paper does alike for all of them.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # train_lm ARCH DATA OUT ROWS SEGMENT OPTIONS...: RAdam with weight decay 0.1, gradients clipped at 1, one cycle of cosine.
 # From the environment:
@@ -8,11 +9,10 @@
 #   PRECISION   option of fairseq-train (--amp on GPUs)
 train_lm() {
   local arch=$1 data=$2 out=$3 rows=${ROWS:-$4} segment=$5 gpus; shift 5
-  local there=$(nvidia-smi --list-gpus 2> /dev/null | grep -c ^GPU || true)
-  gpus=${GPUS:-$there}
+  gpus=$(gpus) || return
   local device=(--distributed-world-size "$gpus" ${PRECISION---amp})
   if [ "$gpus" -eq 0 ]; then gpus=1 device=(--cpu ${PRECISION-}); fi
-  [ $((rows % gpus)) -eq 0 ] || { echo "train.sh: $rows rows cannot be shared by $gpus GPUs" >&2; return 1; }
+  [ $((rows % gpus)) -eq 0 ] || fail "$rows rows cannot be shared by $gpus GPUs"
   fairseq-train "$data" --user-dir "$(python -m fairseq_srupp user-dir)" --task streaming_language_modeling \
     --arch "$arch" --tokens-per-sample "$segment" --batch-size $((rows / gpus)) --batch-size-valid 8 \
     --update-freq "${UPDATE_FREQ:-1}" --optimizer radam --weight-decay 0.1 --clip-norm 1.0 --lr-scheduler cosine \

@@ -5,7 +5,7 @@
 # DATA is what prepare.sh made. The translations are left beside the checkpoint.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-. "$here/../translation/common.sh"
+. "$here/../common.sh"
 [ $# -ge 2 ] && filled "${@:1:2}" || usage
 data=$1 checkpoint=$2; shift 2
 reference=$data/bpe/reference

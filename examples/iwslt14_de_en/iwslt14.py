@@ -1,6 +1,6 @@
 """IWSLT'14 German-English from the campaign's archive.
 
-    iwslt14.py fetch URL FILE BYTES             the archive, from a public address
+    iwslt14.py fetch URL FILE BYTES MD5         the archive, from a public address
     iwslt14.py extract ARCHIVE OUT SHA256 CASE  OUT/train.de, train.en, valid.de, ..., one sentence a line, and
                                                 OUT/reference.tok.en, the test text's tokens in lower case
 
@@ -128,8 +128,11 @@ def write(path: Path, text: list, lower: bool) -> None:
     path.write_text(text.lower() if lower else text, encoding="utf-8", newline="\n")
 
 
-def fetch(url: str, path: str, size: int) -> None:
-    """Download a file of known length, going on with what has arrived. No checksum of the archive is known."""
+def fetch(url: str, path: str, size: int, md5: str) -> None:
+    """Download a file of known length, going on with what has arrived.
+
+    Another MD5 is a warning only: it is known from one script of others.
+    """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     part = f"{path}.part"
     try:
@@ -137,6 +140,9 @@ def fetch(url: str, path: str, size: int) -> None:
             receive(url, part, size)
     except Dropped as error:
         raise Failed(f"{url}: {error}; the same command again goes on from here") from None
+    got = hashlib.md5(Path(part).read_bytes()).hexdigest()
+    if got != md5:
+        print(f"iwslt14.py: warning: {url} has the MD5 {got}, not {md5}", file=sys.stderr)
     os.replace(part, path)
 
 
@@ -144,7 +150,7 @@ def main() -> None:
     command, *rest = sys.argv[1:]
     try:
         if command == "fetch":
-            fetch(rest[0], rest[1], int(rest[2]))
+            fetch(rest[0], rest[1], int(rest[2]), rest[3])
         else:
             extract(rest[0], Path(rest[1]), rest[2], lower=rest[3] != "cased")
     except Failed as error:

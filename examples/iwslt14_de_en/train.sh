@@ -3,12 +3,11 @@
 #   train.sh DATA SAVE_DIR [fairseq-train options, which override those below]
 # GPUS processes (all GPUs; without any, one on the CPU) share the paper's batch of 128 pairs.
 set -euo pipefail
-. "$(dirname "$0")/../translation/common.sh"
+. "$(dirname "$0")/../common.sh"
 [ $# -ge 2 ] && filled "${@:1:2}" || usage
 data=$1 save_dir=$2; shift 2
 prepared "$data/dict.en.txt"
-gpus=${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count())')}
-number GPUS "$gpus"
+gpus=$(gpus)
 device=(--distributed-world-size "$gpus")
 if [ "$gpus" -eq 0 ]; then gpus=1 device=(--cpu); fi
 [ $((128 % gpus)) -eq 0 ] || fail "128 pairs cannot be shared by $gpus GPUs"

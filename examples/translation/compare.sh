@@ -6,7 +6,7 @@
 # The same command again goes on with what was stopped.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-. "$here/common.sh"
+. "$here/../common.sh"
 [ $# -eq 4 ] && filled "$@" || usage
 src=$1 tgt=$2 data=$3 out=$4 minutes=${MINUTES:-25}
 [[ $minutes =~ ^[0-9]*\.?[0-9]+$ ]] || fail "MINUTES is no number: $minutes"

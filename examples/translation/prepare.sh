@@ -5,7 +5,7 @@
 # each side.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-. "$here/common.sh"
+. "$here/../common.sh"
 [ $# -eq 6 ] || [ $# -eq 7 ] && filled "$@" || usage
 src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
 number VOCAB "$vocab"

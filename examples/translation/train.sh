@@ -2,7 +2,7 @@
 # Train srupp_transformer (7.5M parameters at 8,000 pieces) on what prepare.sh made; a run that was stopped goes on.
 #   train.sh SRC TGT DATA SAVE_DIR [fairseq-train options, which override those below]
 set -euo pipefail
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../common.sh"
 [ $# -ge 4 ] && filled "${@:1:4}" || usage
 src=$1 tgt=$2 data=$3 save_dir=$4; shift 4
 prepared "$data/dict.$src.txt" "$data/dict.$tgt.txt"

@@ -22,10 +22,9 @@ _MEANT_FOR_USERS = re.compile(
 )
 # Others, which speak of something else than the mistake.
 _MEANING = {
-    "index out of range in self": "the data have a token that their dict.txt does not: prepare them again",
-    "offset must be non-negative": "the data end too early: prepare them again",
-    "Size of sample": "a sentence is longer than --max-source-positions or --max-target-positions (1024 pieces by default):"
-    " raise them",
+    r"index out of range in self": "the data have a token that their dict.txt does not: prepare them again",
+    r"offset must be non-negative": "the data end too early: prepare them again",
+    r"(Size of sample .*), skip this example": r"\1: raise --max-source-positions or --max-target-positions",
 }
 
 
@@ -48,11 +47,13 @@ def known_mistakes() -> Iterator[None]:
         byte = error.object[error.start]
         raise UserError(f"the input is not UTF-8: byte 0x{byte:02x} at position {error.start}") from error
     except Exception as error:
-        told = str(error)
-        meant = next((meaning for text, meaning in _MEANING.items() if told.startswith(text)), None)
-        if meant is None and not _MEANT_FOR_USERS.search(told):
+        told = re.sub(r"np\.int\d+\((\d+)\)", r"\1", str(error))
+        for speaks, meaning in _MEANING.items():
+            if match := re.match(speaks, told):
+                raise UserError(match.expand(meaning)) from error
+        if not _MEANT_FOR_USERS.search(told):
             raise
-        raise UserError(meant or told) from error
+        raise UserError(told) from error
 
 
 def apply() -> None:

@@ -61,7 +61,7 @@ def test_a_model_is_needed(command, text, fairseq_cli):
 
 
 def test_training_without_an_optimizer_or_with_the_wrong_task(text, fairseq_cli):
-    import fairseq_srupp.models  # noqa: F401
+    import fairseq_srupp.models.srupp_lm  # noqa: F401
 
     words = text.train.replace("--optimizer adam", "")
     assert words != text.train

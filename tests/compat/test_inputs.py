@@ -93,7 +93,7 @@ def another_dictionary(data):
         (a_truncated_file, "--max-tokens 100", "the data end too early"),
         (another_dictionary, "--max-tokens 100", "a token that their dict.txt does not"),
         (None, "--max-tokens 20", "max_tokens"),
-        (None, "--max-tokens 100 --max-source-positions 25", "longer than --max-source-positions"),
+        (None, "--max-tokens 100 --max-source-positions 25", r"\(=\(31, 31\)\) since .*: raise --max-source-positions"),
     ],
 )
 def test_parallel_data_that_do_not_fit(damage, options, message, parallel, tmp_path, fairseq_cli):

@@ -1,5 +1,6 @@
 """IWSLT'14 from an archive of the campaign's form to BLEU."""
 
+import hashlib
 import io
 import os
 import random
@@ -208,8 +209,8 @@ def test_upper_case_by_option(iwslt14, files, known, tmp_path):
     assert lines(tmp_path / "valid.en") == training_text()["en"][22::23]
 
 
-def test_download(iwslt14, files, known, tmp_path):
-    """A part that has arrived is gone on from; a wrong length is told."""
+def test_download(iwslt14, files, known, tmp_path, capsys):
+    """A part that has arrived is gone on from; a wrong length is told, another checksum warned of."""
     (tmp_path / "served").mkdir()
     archive = archive_of(files, tmp_path / "served" / "de-en.tgz")
     size = archive.stat().st_size
@@ -217,7 +218,10 @@ def test_download(iwslt14, files, known, tmp_path):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         url, got = f"http://127.0.0.1:{server.server_port}/de-en.tgz", tmp_path / "new" / "de-en.tgz"
-        iwslt14.fetch(url, str(got), size)
+        iwslt14.fetch(url, str(got), size, hashlib.md5(archive.read_bytes()).hexdigest())
+        assert "warning" not in capsys.readouterr().err
+        iwslt14.fetch(url, str(got), size, "0" * 32)
+        assert "warning" in capsys.readouterr().err
         assert got.read_bytes() == archive.read_bytes() and os.listdir(got.parent) == ["de-en.tgz"]
         refused = bash("prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size + 1))
         assert_refused(refused, f"{size + 1:,} were expected")
@@ -228,7 +232,7 @@ def test_download(iwslt14, files, known, tmp_path):
 
 def test_what_cannot_be_written_is_one_line(files, known, tmp_path):
     archive = archive_of(files, tmp_path / "de-en.tgz")
-    for arguments in (["extract", archive, archive, known["IWSLT14_TEST_SHA256"], ""], ["fetch", "http://x", archive / "x", "1"]):
+    for arguments in (["extract", archive, archive, known["IWSLT14_TEST_SHA256"], ""], ["fetch", "http://x", archive / "x", "1", "0"]):
         command = [sys.executable, SCRIPTS / "iwslt14.py", *arguments]
         run = subprocess.run(command, capture_output=True, text=True)
         assert_refused(run, "iwslt14.py: ", archive, "Not a directory" if arguments[0] == "extract" else "File exists")

@@ -44,6 +44,7 @@ def prefixes(folder):
 
 def generate(data, checkpoint, *options):
     command = [sys.executable, "-m", "fairseq_cli.generate", data, "--user-dir", PACKAGE_DIR, "--path", checkpoint, "--cpu"]
+    command += ["--max-source-positions", 4000, "--max-target-positions", 4000]
     done = subprocess.run([*map(str, [*command, *options])], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -51,12 +52,14 @@ def generate(data, checkpoint, *options):
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A folder of parallel text: numbers in German and English."""
+    """A folder of parallel text: numbers in German and English. The last line of the test set is very long."""
     folder = tmp_path_factory.mktemp("text")
     words = {"de": "null eins zwei drei vier fünf sechs".split(), "en": "zero one two three four five six".split()}
     digits = random.Random(1)
     for split, size in (("train", 200), ("valid", 20), ("test", 30)):
         lines = [[digits.randrange(7) for _ in range(digits.randint(2, 6))] for _ in range(size)]
+        if split == "test":
+            lines[-1] *= 100
         for lang, names in words.items():
             (folder / f"{split}.{lang}").write_text("".join(" ".join(names[n] for n in line) + ".\n" for line in lines))
     return folder

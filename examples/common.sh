@@ -1,4 +1,4 @@
-# Sourced by the scripts of translation and iwslt14_de_en.
+# Sourced by the scripts of the examples.
 
 # One line that says what is wrong; the head of the script, which says how it is called.
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
@@ -26,6 +26,13 @@ reason() {
 
 # number NAME VALUE: a whole one
 number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
+
+# gpus: how many processes train, GPUS or one for each GPU that torch sees; 0: one on the CPU
+gpus() {
+  local count=${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count())')}
+  number GPUS "$count"
+  echo "$count"
+}
 
 # filled WORD...: none of them is empty. A variable that was not set would make paths that begin at the root.
 filled() { local word; for word; do [ -n "$word" ] || return 1; done; }
