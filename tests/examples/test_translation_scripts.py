@@ -59,7 +59,7 @@ def text(tmp_path_factory):
     for split, size in (("train", 200), ("valid", 20), ("test", 30)):
         lines = [[digits.randrange(7) for _ in range(digits.randint(2, 6))] for _ in range(size)]
         if split == "test":
-            lines[-1] *= 100
+            lines[-1] *= 50
         for lang, names in words.items():
             (folder / f"{split}.{lang}").write_text("".join(" ".join(names[n] for n in line) + ".\n" for line in lines))
     return folder
