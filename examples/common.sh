@@ -17,7 +17,7 @@ folder() { local message; message=$(mkdir -p "$1" 2>&1) || fail "${message#mkdir
 # stop: end all of them with what they have started, so that nothing is written after the trap of the script has cleared away.
 start() { set -m; "$@" & set +m; }
 run() { start "$@"; wait $!; }
-stop() { local job; for job in $(jobs -p); do kill -- "-$job" 2> /dev/null || true; done; wait 2> /dev/null || true; }
+stop() { local job; for job in $(jobs -p); do kill -- "-$job" 2> /dev/null && kill -CONT -- "-$job" || true; done; wait 2> /dev/null || true; }
 
 # reason LOG: why a command of fairseq failed: what the plugin or the command itself says in the end, or the last line
 reason() {
@@ -29,7 +29,8 @@ number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
 
 # gpus: how many processes train, GPUS or one for each GPU that torch sees; 0: one on the CPU
 gpus() {
-  local count=${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count())')}
+  local count
+  count=${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count())')} || exit
   number GPUS "$count"
   echo "$count"
 }

@@ -16,6 +16,10 @@ export OMP_NUM_THREADS=1
 # glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
 folder "$out"
+settings="MINUTES=$minutes DROPOUT=${DROPOUT:-0.1} OPTIONS=${OPTIONS:-}"
+made=$(cat "$out/settings" 2> /dev/null || echo "$settings")
+[ "$made" = "$settings" ] || fail "$out has a comparison with $made instead of $settings"
+echo "$settings" > "$out/settings"
 trap stop EXIT
 
 # ours SAVE_DIR [options], theirs SAVE_DIR [options]

@@ -23,7 +23,7 @@ _MEANT_FOR_USERS = re.compile(
 # Others, which speak of something else than the mistake.
 _MEANING = {
     r"index out of range in self": "the data have a token that their dict.txt does not: prepare them again",
-    r"offset must be non-negative": "the data end too early: prepare them again",
+    r"offset must be non-negative|buffer is smaller than requested size": "the data end too early: prepare them again",
     r"(Size of sample .*), skip this example": r"\1: raise --max-source-positions or --max-target-positions",
 }
 
@@ -49,7 +49,7 @@ def known_mistakes() -> Iterator[None]:
     except Exception as error:
         told = re.sub(r"np\.int\d+\((\d+)\)", r"\1", str(error))
         for speaks, meaning in _MEANING.items():
-            if match := re.match(speaks, told):
+            if match := re.search(speaks, told):
                 raise UserError(match.expand(meaning)) from error
         if not _MEANT_FOR_USERS.search(told):
             raise
@@ -88,7 +88,7 @@ def apply() -> None:
 
     @wrap(SentencepieceBPE, "__init__")
     def sentencepiece(original, self, cfg):
-        if OmegaConf.is_missing(cfg, "sentencepiece_model"):
+        if OmegaConf.is_config(cfg) and OmegaConf.is_missing(cfg, "sentencepiece_model"):
             raise UserError("--bpe sentencepiece needs --sentencepiece-model")
         try:
             original(self, cfg)

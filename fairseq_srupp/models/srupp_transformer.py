@@ -73,12 +73,14 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         self.embed_dropout = embed_dropout(cfg)
         self.output_dropout = cfg.dropout
 
-    def forward(self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None) -> EncoderOut:
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None, src_lang_id: Optional[Tensor] = None
+    ) -> EncoderOut:
         """Encode a batch.
 
         Args:
             src_tokens: (B, S), padded on either side.
-            src_lengths: not used; fairseq passes it.
+            src_lengths, src_lang_id: not used; fairseq passes them.
 
         Returns:
             "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], "rows": [], or after
@@ -215,7 +217,12 @@ class SRUppTransformer(FairseqEncoderDecoderModel):
     """SRU++ encoder-decoder (--arch srupp_transformer)."""
 
     def forward(
-        self, src_tokens: Tensor, src_lengths: Optional[Tensor], prev_output_tokens: Tensor, features_only: bool = False
+        self,
+        src_tokens: Tensor,
+        src_lengths: Optional[Tensor],
+        prev_output_tokens: Tensor,
+        features_only: bool = False,
+        src_lang_id: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Extras]:
         """Scores of each target token from the source and the target tokens before; see the decoder."""
         return self.decoder(prev_output_tokens, self.encoder(src_tokens, src_lengths), features_only=features_only)

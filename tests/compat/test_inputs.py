@@ -81,6 +81,11 @@ def a_truncated_file(data):
     path.write_bytes(path.read_bytes()[:20])
 
 
+def a_last_sentence_cut_short(data):
+    path = data / "train.de-en.de.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+
+
 def another_dictionary(data):
     for lang in ("de", "en"):
         (data / f"dict.{lang}.txt").write_text("a 1\n")
@@ -91,6 +96,8 @@ def another_dictionary(data):
     [
         (few_lines_of_one_language, "--max-tokens 100", "must contain the same number of examples"),
         (a_truncated_file, "--max-tokens 100", "the data end too early"),
+        (a_truncated_file, "--max-tokens 100 --num-workers 0", "the data end too early"),
+        (a_last_sentence_cut_short, "--max-tokens 100", "the data end too early"),
         (another_dictionary, "--max-tokens 100", "a token that their dict.txt does not"),
         (None, "--max-tokens 20", "max_tokens"),
         (None, "--max-tokens 100 --max-source-positions 25", r"\(=\(31, 31\)\) since .*: raise --max-source-positions"),
@@ -116,6 +123,8 @@ def test_a_sentencepiece_model_that_cannot_be_read(content, tmp_path):
     config = OmegaConf.structured(SentencepieceConfig(sentencepiece_model=str(path)))
     with pytest.raises(UserError, match=f"{path} cannot be read"):
         SentencepieceBPE(config)
+    with pytest.raises(UserError, match=f"{path} cannot be read"):
+        SentencepieceBPE(SentencepieceConfig(sentencepiece_model=str(path)))  # fairseq's hub gives a plain object
     with pytest.raises(UserError, match="needs --sentencepiece-model"):
         SentencepieceBPE(OmegaConf.structured(SentencepieceConfig()))
 

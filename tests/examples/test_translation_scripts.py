@@ -229,7 +229,9 @@ def test_comparison(compare, tmp_path):
     assert "\ntransformer: trained for 75 seconds\n" in done.stdout and done.stdout.count("BLEU|nrefs:1") == 2
     logs = [tmp_path / "out" / model / "train.log" for model in ("srupp_transformer", "transformer")]
     logs[1].write_text(logs[1].read_text().replace("done training", "stopped"))
-    again = compare(minutes="9")
+    other = compare(minutes="9")
+    assert other.returncode == 1 and "has a comparison with MINUTES=" in other.stderr and len(other.stderr.splitlines()) == 1
+    again = compare()
     assert again.stdout == done.stdout and [log.read_text().count(", 5 updates") for log in logs] == [1, 2]
 
 

@@ -107,6 +107,14 @@ def test_scores_of_a_search_are_those_of_the_full_pass(awake, options, beam):
     assert len(lengths) > 1 or beam == 1
 
 
+def test_what_else_fairseq_passes(awake):
+    """Multilingual tasks give the language of the source, which no layer asks for."""
+    model, (source, target) = model_of(awake), batch()
+    inputs = {"src_tokens": source, "src_lengths": None, "src_lang_id": torch.zeros(3, 1)}
+    assert torch.equal(model(**inputs, prev_output_tokens=target)[0], model(source, None, target)[0])
+    assert torch.equal(model.encoder.forward_torchscript(inputs)["encoder_out"][0], model.encoder(source)["encoder_out"][0])
+
+
 def test_encoded_sentences_are_not_copied_for_beams(awake):
     model = model_of(awake)
     encoded = model.encoder(batch()[0], None)
