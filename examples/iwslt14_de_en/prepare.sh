@@ -29,12 +29,15 @@ new=$out/unfinished
 folder "$out"
 rm -rf "$new"
 trap 'stop; rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
+fetched=
 if [ $# -eq 1 ] && [ ! -e "$archive" ]; then
+  fetched=$archive
   run python "$here/iwslt14.py" fetch "$url" "$archive" "$bytes" "$md5"
 fi
 folder "$new/text"
 text=$new/text
-run python "$here/iwslt14.py" extract "$archive" "$text" "$test_sha256" "${CASED:+cased}"
+run python "$here/iwslt14.py" extract "$archive" "$text" "$test_sha256" "${CASED:+cased}" ||
+  { rm -f "$fetched"; exit 1; } # or the next call would take it again
 echo "learning $vocab joint BPE pieces"
 SEPARATE_DICTIONARIES=1 run "$here/../translation/prepare.sh" de en "$text/train" "$text/valid" "$text/test" "$new/data" \
   "$vocab" > /dev/null

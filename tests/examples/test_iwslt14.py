@@ -209,6 +209,10 @@ def test_upper_case_by_option(iwslt14, files, known, tmp_path):
     assert lines(tmp_path / "valid.en") == training_text()["en"][22::23]
 
 
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
 def test_download(iwslt14, files, known, tmp_path, capsys):
     """A part that has arrived is gone on from; a wrong length is told, another checksum warned of."""
     (tmp_path / "served").mkdir()
@@ -218,13 +222,17 @@ def test_download(iwslt14, files, known, tmp_path, capsys):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         url, got = f"http://127.0.0.1:{server.server_port}/de-en.tgz", tmp_path / "new" / "de-en.tgz"
-        iwslt14.fetch(url, str(got), size, hashlib.md5(archive.read_bytes()).hexdigest())
+        iwslt14.fetch(url, str(got), size, md5(archive.read_bytes()))
         assert "warning" not in capsys.readouterr().err
         iwslt14.fetch(url, str(got), size, "0" * 32)
         assert "warning" in capsys.readouterr().err
         assert got.read_bytes() == archive.read_bytes() and os.listdir(got.parent) == ["de-en.tgz"]
         refused = bash("prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size + 1))
         assert_refused(refused, f"{size + 1:,} were expected")
+        archive.write_bytes(bytes(size))
+        refused = bash("prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size), IWSLT14_MD5=md5(bytes(size)))
+        assert_refused(refused, "no .tgz archive")
+        assert not (tmp_path / "out" / "de-en.tgz").exists()
     finally:
         server.shutdown()
         server.server_close()
