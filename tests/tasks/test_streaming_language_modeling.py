@@ -1,13 +1,8 @@
 """The streaming task under fairseq's own train, validate and eval-lm, run in this process."""
 
-import argparse
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -15,61 +10,18 @@ import pytest
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
-from fairseq_cli import eval_lm, interactive, train, validate
+from fairseq_cli import validate
+from streams import SRUPP, TASK, make_task, run_eval_lm, run_train
 
-from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
-from fairseq_srupp.data.byte_corpus import ByteRange, dictionary_lines, write_corpus
 from fairseq_srupp.tasks.streaming_language_modeling import (
     StreamingLanguageModelingConfig,
     StreamingLanguageModelingTask,
 )
 
-TASK = ["--task", "streaming_language_modeling", "--cpu", "--log-format", "simple"]
-SIZES = {"train": 3001, "valid": 302, "test": 1001}
-SRUPP = ["--arch", "srupp_lm", "--layers", "2", "--hidden-size", "16", "--attention-dim", "8"]
 TRANSFORMER = (
     "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 "
     "--decoder-attention-heads 1"
 ).split()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small lose time to a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A folder of byte data; the sizes of its splits are SIZES."""
-    folder = tmp_path_factory.mktemp("corpus")
-    random = np.random.default_rng(3)
-    words = [bytes(random.choice(list(b"etaoinshrdlu"), 1 + i % 5).tolist()) for i in range(40)]
-    text = b" ".join(words[i] for i in random.zipf(1.3, 5000) % 40)
-    counts, splits = np.bincount(list(text), minlength=256), {}
-    for split, size in SIZES.items():
-        (folder / split).write_bytes(text[:size])
-        splits[split] = ByteRange(str(folder / split), 0, size)
-    write_corpus(splits, dictionary_lines(counts), str(folder / "bin"), lambda *_: None)
-    return str(folder / "bin")
-
-
-def run_train(corpus, save_dir, *arguments):
-    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps it from one run to the next
-    arguments = [*TASK, "--save-dir", str(save_dir), "--optimizer", "radam", "--lr", "0.01", *arguments]
-    args = options.parse_args_and_arch(options.get_training_parser(), [corpus, *map(str, arguments)])
-    train.main(convert_namespace_to_omegaconf(args))
-
-
-def run_eval_lm(corpus, checkpoint, *arguments):
-    """Loss in bits per token."""
-    words = [corpus, *TASK, "--path", str(checkpoint), "--gen-subset", "test", *map(str, arguments)]
-    args = options.parse_args_and_arch(options.get_eval_lm_parser(), words)
-    return float(eval_lm.main(convert_namespace_to_omegaconf(args))["loss"])
 
 
 def run_validate(corpus, checkpoint, *arguments):
@@ -87,20 +39,6 @@ def logged(caplog, pattern):
 
 def parameters(save_dir):
     return torch.load(save_dir / "checkpoint_last.pt", weights_only=True)["model"]
-
-
-def make_task(data, **config):
-    config = StreamingLanguageModelingConfig(data=str(data), dataset_impl=None, **config)
-    return StreamingLanguageModelingTask.setup_task(config)
-
-
-@pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory):
-    """A folder with checkpoints of srupp_lm, the last in the middle of the second epoch."""
-    save_dir = tmp_path_factory.mktemp("trained")
-    options = ["--tokens-per-sample", 32, "--batch-size", 4, "--max-update", 30, "--save-interval-updates", 10]
-    run_train(corpus, save_dir, *SRUPP, *options, "--keep-interval-updates", 1, "--lr", 0.05)
-    return save_dir
 
 
 def test_a_model_without_memory_trains_and_evaluates_on_the_same_stream(corpus, tmp_path, caplog):
@@ -289,127 +227,11 @@ def test_data_in_shards_take_turns(corpus, tmp_path):
     assert lengths == [3001, 302, 3001] and task.has_sharded_data("train")
 
 
-class Successor(FairseqIncrementalDecoder):
-    """Predicts the dictionary's next symbol after each but eos; knows nothing of what came before it."""
-
-    def forward(self, prev_output_tokens, encoder_out=None, incremental_state=None, src_lengths=None):
-        tokens = prev_output_tokens[:, -1:] if incremental_state is not None else prev_output_tokens
-        scores = torch.nn.functional.one_hot((tokens + 1) % len(self.dictionary), len(self.dictionary))
-        return 9.0 * scores.float(), None
-
-
-@pytest.fixture
-def alphabet(tmp_path):
-    """A task whose dictionary is the lower-case letters in order, and a model that spells them."""
-    (tmp_path / "dict.txt").write_text("".join(f"{chr(c)} 1\n" for c in range(97, 123)))
-    task = make_task(tmp_path)
-    return task, FairseqLanguageModel(Successor(task.dictionary))
-
-
-def infer(alphabet, lines, **generation):
-    task, model = alphabet
-    tokens, lengths = task.get_interactive_tokens_and_lengths([" ".join(line) for line in lines], lambda line: line)
-    dataset = task.build_dataset_for_inference(tokens, lengths)
-    generator = task.build_generator([model.eval()], argparse.Namespace(**generation))
-    found = {}
-    for batch in task.get_batch_iterator(dataset, max_sentences=8).next_epoch_itr(shuffle=False):
-        for i, hypotheses in zip(batch["id"].tolist(), task.inference_step(generator, [model], batch)):
-            found[i] = hypotheses[0]
-    return [found[i] for i in range(len(lines))]
-
-
-def spelled(task, hypotheses):
-    return [task.dictionary.string(hypothesis["tokens"], separator="") for hypothesis in hypotheses]
-
-
-@pytest.mark.parametrize("beam", [1, 3])
-def test_prompts_are_continued_from_their_first_token(alphabet, beam):
-    # Generation from an end of sentence would begin with anything, and with the prompt's second token if it began
-    # there: the letters say which one came first.
-    found = infer(alphabet, ["c", "cdx", "mn"], beam=beam, max_len_b=5)
-    assert spelled(alphabet[0], found) == ["cdefgh", "cdxyz", "mnopqr"]  # </s> follows z
-    for hypothesis in found:
-        assert hypothesis["positional_scores"][0] == 0
-        assert len(hypothesis["positional_scores"]) == len(hypothesis["tokens"])
-
-
-def test_prompts_of_a_batch_do_not_mix(alphabet, awake):
-    task, _ = alphabet
-    torch.manual_seed(1)
-    config = SRUppLanguageModelConfig(hidden_size=12, attention_dim=8, layers=2, mem_len=8, dropout=0.0)
-    model = awake(SRUppLanguageModel.build_model(config, task))
-    prompts = ["c", "xyz", "mnopq"]
-    together = infer((task, model), prompts, beam=3, max_len_b=6)
-    for prompt, found in zip(prompts, together):
-        (alone,) = infer((task, model), [prompt], beam=3, max_len_b=6)
-        assert torch.equal(found["tokens"], alone["tokens"])
-        torch.testing.assert_close(found["positional_scores"], alone["positional_scores"], rtol=0, atol=1e-5)
-
-
-def test_from_pretrained_in_a_new_process(corpus, trained):
-    program = f"""
-from fairseq_srupp.models.srupp_lm import SRUppLanguageModel
-model = SRUppLanguageModel.from_pretrained({str(trained)!r}, "checkpoint_last.pt", {corpus!r}, bpe="raw_bytes")
-print("[" + model.sample(["the sea"], beam=2, max_len_b=12)[0] + "]")
-"""
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=trained)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("[the sea")
-
-
-def test_an_empty_prompt_is_an_end_of_sentence_or_the_newline_of_byte_text(alphabet, tmp_path):
-    task, _ = alphabet
-    sources = []
-    for line in ("", "<0x0A> 9\n"):
-        with open(tmp_path / "dict.txt", "a") as f:
-            f.write(line)
-        task = make_task(tmp_path)
-        dataset = task.build_dataset_for_inference([torch.tensor([task.dictionary.eos()])], [1])
-        sources.append(dataset.collater([dataset[0]])["net_input"]["src_tokens"].tolist())
-    assert sources == [[[task.dictionary.eos()]], [[task.dictionary.index("<0x0A>")]]]
-
-
-def test_a_text_is_scored_from_its_second_token_on(alphabet):
-    (found,) = infer(alphabet, ["cdx"], score_reference=True)
-    assert spelled(alphabet[0], [found]) == ["dx"]
-    right, wrong = found["positional_scores"].tolist()
-    assert right > -0.01 and wrong < -8
-
-
-def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys, caplog):
-    (tmp_path / "lines").write_text("the  squid\nA\n")
-    words = [corpus, *TASK, "--path", str(trained / "checkpoint_last.pt"), "--input", str(tmp_path / "lines")]
-    words += ["--bpe", "raw_bytes", "--beam", "2", "--max-len-a", "1", "--max-len-b", "9", "--buffer-size", "2"]
-    args = options.parse_args_and_arch(options.get_interactive_generation_parser(), words)
-    interactive.main(convert_namespace_to_omegaconf(args))
-    shown = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines() if line.startswith(("D-", "H-")))
-    assert shown["D-0"].split("\t")[1].startswith("the  s\ufffduid")  # the corpus has no q
-    assert len(shown["H-0"].split("\t")[1].split()) > len("the  squid")
-    assert shown["H-1"].split("\t")[1].startswith("<unk> ")
-    assert "2 byte(s) of the input are not in the dictionary" in caplog.text  # q and A
-    args.max_len_a, args.max_len_b = 0, 5
-    interactive.main(convert_namespace_to_omegaconf(args))
-    assert "a prompt of 10 tokens leaves nothing of the 5" in caplog.text
-    (tmp_path / "lines").write_bytes(b"the \xff squid\n")
-    with pytest.raises(SystemExit, match="not UTF-8: byte 0xff at position 4"):
-        interactive.main(convert_namespace_to_omegaconf(args))
-
-
 def test_a_memory_longer_than_the_text(corpus, trained):
     """It holds what there is."""
     checkpoint, options = trained / "checkpoint_last.pt", ["--tokens-per-sample", 32, "--model-overrides"]
     whole = run_eval_lm(corpus, checkpoint, *options, "{'mem_len': 1000}")
     assert run_eval_lm(corpus, checkpoint, *options, "{'mem_len': 100000}") == whole
-
-
-def test_generation_from_a_stream_is_refused(corpus):
-    task = make_task(corpus)
-    task.load_dataset("test")
-    batch = task.get_batch_iterator(task.dataset("test")).first_batch
-    with pytest.raises(SystemExit, match="use fairseq-interactive"):
-        task.inference_step(None, [], batch)
 
 
 def words_of(corpus, folder):
