@@ -27,6 +27,13 @@ reason() {
 # number NAME VALUE: a whole one
 number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
 
+# made_alike DIR SETTINGS WORDS: what is in DIR was made with the same SETTINGS; WORDS lead to them in the message
+made_alike() {
+  local made
+  made=$(cat "$1/settings" 2> /dev/null || echo "$2")
+  [ "$made" = "$2" ] || fail "$1 $3 $made instead of $2"
+}
+
 # gpus: how many processes train, GPUS or one for each GPU that torch sees; 0: one on the CPU
 gpus() {
   local count

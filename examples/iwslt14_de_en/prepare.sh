@@ -19,8 +19,7 @@ number IWSLT14_BYTES "$bytes"
 
 settings="VOCAB=$vocab CASED=${CASED:+1}"
 if [ -e "$out/data" ]; then
-  made=$(cat "$out/data/settings" 2> /dev/null || echo "$settings")
-  [ "$made" = "$settings" ] || fail "$out/data is already there, made with $made instead of $settings"
+  made_alike "$out/data" "$settings" "is already there, made with"
   echo "$out/data is already there"
   exit 0
 fi

@@ -17,8 +17,7 @@ export OMP_NUM_THREADS=1
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
 folder "$out"
 settings="MINUTES=$minutes DROPOUT=${DROPOUT:-0.1} OPTIONS=${OPTIONS:-}"
-made=$(cat "$out/settings" 2> /dev/null || echo "$settings")
-[ "$made" = "$settings" ] || fail "$out has a comparison with $made instead of $settings"
+made_alike "$out" "$settings" "has a comparison with"
 echo "$settings" > "$out/settings"
 trap stop EXIT
 

@@ -73,11 +73,11 @@ def apply() -> None:
     wrap(tasks, "setup_task")(guarded)
     wrap(LanguageModelingTask, "load_dataset")(guarded)
     wrap(TranslationTask, "load_dataset")(guarded)
-    # Training keeps a checkpoint (crash.pt) of what ends an update; a mistake of the user needs none.
-    wrap(FairseqTask, "train_step")(guarded)
     # Neither do those that are already running.
     for command in ("eval_lm", "generate", "interactive"):
         wrap_command(command, "main")(guarded)
+    # Training keeps a checkpoint (crash.pt) of what ends an update; a mistake of the user needs none.
+    wrap(FairseqTask, "train_step")(guarded)
 
     @wrap_command("interactive", "main")
     def interactive(original, cfg, *args, **kwargs):
@@ -92,7 +92,6 @@ def apply() -> None:
             raise UserError("--bpe sentencepiece needs --sentencepiece-model")
         try:
             original(self, cfg)
-            self.sp.GetPieceSize()
         except (OSError, RuntimeError) as error:
             raise UserError(f"--sentencepiece-model {cfg.sentencepiece_model} cannot be read: {error}") from error
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..modules import AdaptiveSoftmax, DecodingState
 from .config import SRUppConfig, build_stack, embed_dropout
 
-
 Extras = Dict[str, List[Optional[Tensor]]]
 """What fairseq's decoders return beside scores."""
 

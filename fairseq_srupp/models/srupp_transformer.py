@@ -216,6 +216,9 @@ def _alignment(weights: Tensor, source_length: int) -> Tensor:
 class SRUppTransformer(FairseqEncoderDecoderModel):
     """SRU++ encoder-decoder (--arch srupp_transformer)."""
 
+    full_context_alignment = True
+    """fairseq's generator asks for alignments in one pass over each finished translation."""
+
     def forward(
         self,
         src_tokens: Tensor,
@@ -226,9 +229,6 @@ class SRUppTransformer(FairseqEncoderDecoderModel):
     ) -> Tuple[Tensor, Extras]:
         """Scores of each target token from the source and the target tokens before; see the decoder."""
         return self.decoder(prev_output_tokens, self.encoder(src_tokens, src_lengths), features_only=features_only)
-
-    full_context_alignment = True
-    """fairseq's generator asks for alignments in one pass over each finished translation."""
 
     @classmethod
     def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
-from .state import KeyValueCache, LayerState, StackState
+from .state import LayerState, StackState
 
 
 def attention_layer_indices(layers: int, every_n: int = 1, explicit: Optional[Iterable[int]] = None) -> List[int]:

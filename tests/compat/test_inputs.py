@@ -129,6 +129,11 @@ def test_a_sentencepiece_model_that_cannot_be_read(content, tmp_path):
         SentencepieceBPE(OmegaConf.structured(SentencepieceConfig()))
 
 
+def test_soft_alignments_are_not_for_interactive(tmp_path, fairseq_cli):
+    with pytest.raises(UserError, match="fairseq-interactive prints no soft alignments"):
+        fairseq_cli("interactive", tmp_path, "--path model.pt --print-alignment soft")
+
+
 def test_overrides_that_are_no_dictionary():
     with pytest.raises(UserError, match="--model-overrides {'mem_len': 3: expected a dictionary"), known_mistakes():
         eval("{'mem_len': 3")
