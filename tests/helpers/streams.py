@@ -4,6 +4,7 @@ from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import eval_lm, train
 
+import fairseq_srupp.models.srupp_lm  # noqa: F401 (registers the architecture)
 from fairseq_srupp.tasks.streaming_language_modeling import (
     StreamingLanguageModelingConfig,
     StreamingLanguageModelingTask,
