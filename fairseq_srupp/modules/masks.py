@@ -8,9 +8,16 @@ from torch import Tensor
 
 
 class AttentionMask(NamedTuple):
-    """allowed: bool, (L, S + L) or (B, 1, L or 1, S + L), True where a query may look; None: causal, with S = 0."""
+    """Of L queries, the last of K positions, and all K as keys.
+
+    allowed: bool, (L, K) or (B, 1, L or 1, K), True where a query may look; None: `causal` says it all.
+    causal: no query sees a later position (and `allowed` says so too).
+    window: if given, none sees more positions before itself than this many (and `allowed` says so too).
+    """
 
     allowed: Optional[Tensor] = None
+    causal: bool = False
+    window: Optional[int] = None
 
 
 def full_mask(padding_mask: Optional[Tensor]) -> Optional[AttentionMask]:
@@ -48,19 +55,18 @@ def causal_mask(
     if padding_mask is None and source_padding_mask is None and not windowed:
         if length == 1:
             return None
-        if past == 0:
-            return AttentionMask()
+        return AttentionMask(None, True)
     query = torch.arange(past, keys, device=device).unsqueeze(1)
     key = torch.arange(keys, device=device)
     allowed = key <= query
     if windowed:
         allowed &= key >= query - reach
     if padding_mask is None and source_padding_mask is None:
-        return AttentionMask(allowed)
+        return AttentionMask(allowed, True, window)
     padded = torch.zeros(1, keys, dtype=torch.bool, device=device)
     if source_padding_mask is not None:
         padded = padded | F.pad(source_padding_mask, (0, keys - source_padding_mask.size(1)))
     if padding_mask is not None:
         padded = padded | F.pad(padding_mask, (past, 0))
     # A padded query keeps itself as a key, so that no softmax is empty; nothing reads its result.
-    return AttentionMask((allowed & ~padded[:, None, None, :]) | (key == query))
+    return AttentionMask((allowed & ~padded[:, None, None, :]) | (key == query), True)

@@ -4,9 +4,9 @@ import math
 from typing import Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attend, probabilities
 from .masks import AttentionMask
 from .state import KeyValueCache
 
@@ -141,14 +141,7 @@ class AttentionTransform(ProjectedTransform):
     def weights(self, x: Tensor, context: Optional[Tensor], mask: Optional[AttentionMask]) -> Tensor:
         """The attention probabilities (B, H, L, S + L) of `forward` without a cache, in fp32 or more."""
         _, queries, keys, _ = self._project(x, context)
-        scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.size(-1))
-        if mask is not None:
-            allowed = mask.allowed
-            if allowed is None:
-                length, seen = scores.size(-2), scores.size(-1)
-                allowed = torch.ones(length, seen, dtype=torch.bool, device=x.device).tril(seen - length)
-            scores = scores.masked_fill(~allowed, -math.inf)
-        return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        return probabilities(queries, keys, mask)
 
     def cache_context(self, context: Tensor) -> KeyValueCache:
         """Keys and values of a context (S, B, d), computed once for all later calls."""
@@ -159,14 +152,7 @@ class AttentionTransform(ProjectedTransform):
         self, q: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], beam: int = 1
     ) -> Tensor:
         """U (L, B, 3d) of Q (L, B, d') and what attends to what."""
-        a = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=None if mask is None else mask.allowed,
-            is_causal=mask is not None and mask.allowed is None,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+        a = attend(queries, keys, values, mask, self.attention_dropout if self.training else 0.0)
         a = a.permute(2, 0, 1, 3).flatten(2)  # (L g, B / g, d')
         z = q + self.alpha * a.unflatten(0, [-1, beam]).transpose(1, 2).reshape(q.shape)
         return self.output(self.norm(z) if self.attention_norm == "post" else z)

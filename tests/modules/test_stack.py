@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from small_stack import D, DA, inputs, stack_of
 
 from fairseq_srupp.modules import SRUppLayer, SRUppStack, attention_layer_indices
+from fairseq_srupp.modules.masks import AttentionMask
 
 
 def layer_by_the_paper(layer, x, memory=None, c=None, heads=1):
@@ -55,7 +56,7 @@ def test_a_layer_with_memory_and_state_computes_what_the_paper_says(awake):
     stack = stack_of(awake, 1)
     x, memory, c = inputs(5), inputs(4, seed=3), inputs(2, 1, seed=4).squeeze(1)
     mask = torch.ones(5, 9, dtype=torch.bool).tril(4)
-    h, _ = stack.layers[0](x, c, context=memory, mask=type("M", (), {"allowed": mask})())
+    h, _ = stack.layers[0](x, c, context=memory, mask=AttentionMask(mask))
     torch.testing.assert_close(h, layer_by_the_paper(stack.layers[0], x, memory, c))
 
 

@@ -1,0 +1,217 @@
+"""Scaled dot-product attention, softmax(Q K^T / sqrt(d'/H)) V (section 3), in the way that is fastest for one wide head.
+
+The ways, all with fp32 softmax (fp64 for fp64) and the same signature:
+
+- `fused`: torch's scaled_dot_product_attention. On CUDA in half precision, with heads up to 256 and no mask, that is
+  FlashAttention.
+- `fused_causal`: the same behind torch's lower-right causal bias, which reaches FlashAttention with a memory and with
+  dropout, where a mask tensor would not.
+- `products`: batched products with a softmax between them. Wider heads than 256 leave torch only kernels that run at a
+  fraction of the matrix rate; beside their products the scores of one head are few: 4 d' operations for some 10 bytes.
+"""
+
+import math
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .masks import AttentionMask
+
+HALF = (torch.float16, torch.bfloat16)
+FLASH_SIZE = 256
+"""The widest head of FlashAttention."""
+
+
+def choose(device: str, dtype: torch.dtype, head_size: int, mask: str) -> str:
+    """The way to attend.
+
+    Args:
+        device: type of the device.
+        dtype: of queries, keys and values.
+        head_size: d'/H.
+        mask: "none", "causal", or "tensor" where only a tensor says who sees whom.
+    """
+    if device != "cuda" or dtype not in HALF or head_size > FLASH_SIZE:
+        return "products"
+    return "fused_causal" if mask == "causal" else "fused"
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask] = None, dropout: float = 0.0
+) -> Tensor:
+    """What each query makes of the values.
+
+    Args:
+        queries: (B, H, L, d'/H).
+        keys, values: (B, H, K, d'/H).
+        mask: who sees whom; None: everyone sees everyone.
+        dropout: of the probabilities.
+
+    Returns:
+        A (B, H, L, d'/H); under autocast in its dtype.
+    """
+    size = queries.size(-1)
+    if torch.jit.is_scripting():
+        return fused(queries, keys, values, mask, dropout, 1 / math.sqrt(size))
+    else:
+        device = queries.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
+        way = WAYS[choose(device, queries.dtype, size, kind(mask))]
+        # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
+        missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
+        if missing:
+            queries, keys, values = (F.pad(t, (0, missing)) for t in (queries, keys, values))
+        return way(queries, keys, values, mask, dropout, 1 / math.sqrt(size))[..., :size]
+
+
+def kind(mask: Optional[AttentionMask]) -> str:
+    """The kind of a mask, as `choose` takes it."""
+    if mask is None:
+        return "none"
+    return "causal" if mask.allowed is None else "tensor"
+
+
+def probabilities(queries: Tensor, keys: Tensor, mask: Optional[AttentionMask]) -> Tensor:
+    """The softmax alone, (B, H, L, K), in fp32 or more."""
+    scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.size(-1))
+    if mask is not None:
+        scores = scores.masked_fill(~_allowed(mask, queries, keys), -math.inf)
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
+def fused(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float
+) -> Tensor:
+    allowed = None if mask is None else _allowed(mask, queries, keys)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, dropout_p=dropout, scale=scale)
+
+
+def fused_causal(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask, dropout: float, scale: float
+) -> Tensor:
+    from torch.nn.attention.bias import causal_lower_right
+
+    bias = causal_lower_right(queries.size(-2), keys.size(-2))
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout, scale=scale)
+
+
+def products(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float
+) -> Tensor:
+    rows, heads, length, size = queries.shape
+    allowed = None if mask is None else mask.allowed
+    if allowed is not None and allowed.dim() == 4:
+        allowed = allowed.expand(-1, heads, -1, -1).flatten(0, 1)  # (B H, L or 1, K)
+    spans = _spans(length, keys.size(-2), mask, SLICE.get(queries.device.type, length))
+    with torch.autocast(queries.device.type, enabled=False):
+        a = _Products.apply(*(t.flatten(0, 1) for t in (queries, keys, values)), allowed, spans, dropout, scale)
+    return a.unflatten(0, (rows, heads))
+
+
+WAYS: Dict[str, Callable[..., Tensor]] = {"fused": fused, "fused_causal": fused_causal, "products": products}
+
+SLICE = {"cpu": 256, "cuda": 512}
+"""How many queries of a causal mask `products` takes at once, with the keys that these may see."""
+
+
+def _allowed(mask: AttentionMask, queries: Tensor, keys: Tensor) -> Tensor:
+    """The mask as a tensor."""
+    if mask.allowed is not None:
+        return mask.allowed
+    length, seen = queries.size(-2), keys.size(-2)
+    return torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)
+
+
+def _spans(
+    length: int, seen: int, mask: Optional[AttentionMask], most: int
+) -> List[Tuple[int, int, int, int, bool]]:
+    """Queries from a to b with the keys from low to high that any of them may see, and whether these b - a queries are to
+    be masked causally among the last b - a keys."""
+    if mask is None or not mask.causal:
+        return [(0, length, 0, seen, False)]
+    past, spans = seen - length, []
+    pieces = max(1, round(length / most))
+    ends = [length * i // pieces for i in range(pieces + 1)]
+    for a, b in zip(ends, ends[1:]):
+        low = 0 if mask.window is None else max(0, past + a - mask.window)
+        spans.append((a, b, low, past + b, mask.allowed is None and b - a > 1))
+    return spans
+
+
+class _Products(torch.autograd.Function):
+    """Queries (N, L, e), keys and values (N, K, e) to (N, L, e), in slices of the queries.
+
+    For the backward pass it keeps, besides its inputs, each score's probability in their dtype, and with dropout a byte
+    that says whether it was kept: N L K 3 bytes in half precision, for a layer at enwik8 base (4 rows, L = 1024,
+    K = 2048) 25 MB, less what the slices leave out.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        allowed: Optional[Tensor],
+        spans: List[Tuple[int, int, int, int, bool]],
+        dropout: float,
+        scale: float,
+    ) -> Tensor:
+        parts, saved = [], []
+        for a, b, low, high, causal in spans:
+            scores = _scores(queries[:, a:b], keys[:, low:high], scale)
+            if causal:
+                future = torch.ones(b - a, b - a, dtype=torch.bool, device=scores.device).triu(1)
+                scores[..., a - b :].masked_fill_(future, -math.inf)
+            elif allowed is not None:
+                visible = allowed[..., a:b, low:high] if allowed.size(-2) > 1 else allowed[..., low:high]
+                scores.masked_fill_(~visible, -math.inf)
+            probability = scores.softmax(-1).to(queries.dtype)
+            saved.append(probability)
+            if dropout > 0:
+                probability, kept = torch.native_dropout(probability, dropout, True)
+                saved.append(kept)
+            parts.append(torch.bmm(probability, values[:, low:high]))
+        ctx.save_for_backward(queries, keys, values, *saved)
+        ctx.spans, ctx.dropout, ctx.scale = spans, dropout, scale
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        queries, keys, values, *saved = ctx.saved_tensors
+        grad_queries, grad_keys, grad_values = [], torch.zeros_like(keys), torch.zeros_like(values)
+        for a, b, low, high, _ in ctx.spans:
+            probability, of_slice = saved.pop(0), grad[:, a:b]
+            grad_probability = _scores(of_slice, values[:, low:high], 1.0)
+            dropped = probability
+            if ctx.dropout > 0:
+                kept, rescale = saved.pop(0), 1 / (1 - ctx.dropout)
+                dropped = probability * kept * rescale
+                grad_probability = grad_probability * kept * rescale
+            grad_values[:, low:high].baddbmm_(dropped.transpose(1, 2), of_slice)
+            grad_scores = torch._softmax_backward_data(
+                grad_probability, probability.to(grad_probability.dtype), -1, queries.dtype
+            )
+            grad_queries.append(_scaled_bmm(grad_scores, keys[:, low:high], ctx.scale))
+            grad_keys[:, low:high].baddbmm_(grad_scores.transpose(1, 2), queries[:, a:b], alpha=ctx.scale)
+        return torch.cat(grad_queries, 1), grad_keys, grad_values, None, None, None, None
+
+
+def _scores(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale times the products of all rows of left (N, L, e) and right (N, K, e): (N, L, K), in fp32 or more."""
+    right = right.transpose(1, 2)
+    if left.dtype in HALF:
+        if left.device.type == "cuda":
+            return torch.bmm(left if scale == 1 else left * scale, right, out_dtype=torch.float32)
+        left, right = left.float(), right.float()
+    return _scaled_bmm(left, right, scale)
+
+
+def _scaled_bmm(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale left @ right, scaled where the product is still in fp32."""
+    return torch.baddbmm(left.new_empty((1, 1, 1)), left, right, beta=0, alpha=scale)
