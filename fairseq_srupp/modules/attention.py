@@ -176,30 +176,36 @@ class _Products(torch.autograd.Function):
                 probability, kept = torch.native_dropout(probability, dropout, True)
                 saved.append(kept)
             parts.append(torch.bmm(probability, values[:, low:high]))
-        ctx.save_for_backward(queries, keys, values, *saved)
+        result = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        ctx.save_for_backward(queries, keys, values, result, *saved)
         ctx.spans, ctx.dropout, ctx.scale = spans, dropout, scale
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        queries, keys, values, *saved = ctx.saved_tensors
+        queries, keys, values, result, *saved = ctx.saved_tensors
+        rescale = 1 / (1 - ctx.dropout)
+        # The gradient of scores is P (dP - sum of P dP over keys), and that sum is the one of A dA over dimensions, with
+        # dropout or without.
+        sums = (result.to(_wide(grad.dtype)) * grad).sum(-1, keepdim=True)
         grad_queries, grad_keys, grad_values = [], torch.zeros_like(keys), torch.zeros_like(values)
         for a, b, low, high, _ in ctx.spans:
-            probability, of_slice = saved.pop(0), grad[:, a:b]
-            grad_probability = _scores(of_slice, values[:, low:high], 1.0)
-            dropped = probability
+            dropped = probability = saved.pop(0)
+            grad_scores = _scores(grad[:, a:b], values[:, low:high], rescale)
             if ctx.dropout > 0:
-                kept, rescale = saved.pop(0), 1 / (1 - ctx.dropout)
-                dropped = probability * kept * rescale
-                grad_probability = grad_probability * kept * rescale
-            grad_values[:, low:high].baddbmm_(dropped.transpose(1, 2), of_slice)
-            grad_scores = torch._softmax_backward_data(
-                grad_probability, probability.to(grad_probability.dtype), -1, queries.dtype
-            )
+                kept = saved.pop(0)
+                dropped = probability * kept
+                grad_scores.mul_(kept)
+            grad_scores = grad_scores.sub_(sums[:, a:b]).mul_(probability).to(queries.dtype)
+            grad_values[:, low:high].baddbmm_(dropped.transpose(1, 2), grad[:, a:b], alpha=rescale)
             grad_queries.append(_scaled_bmm(grad_scores, keys[:, low:high], ctx.scale))
             grad_keys[:, low:high].baddbmm_(grad_scores.transpose(1, 2), queries[:, a:b], alpha=ctx.scale)
         return torch.cat(grad_queries, 1), grad_keys, grad_values, None, None, None, None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _scores(left: Tensor, right: Tensor, scale: float) -> Tensor:
