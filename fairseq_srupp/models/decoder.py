@@ -8,6 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
+from ..compat.host_copies import host_copy
 from ..modules import AdaptiveSoftmax, DecodingState
 from .config import SRUppConfig, build_stack, embed_dropout
 
@@ -108,8 +109,12 @@ class StackDecoder(FairseqIncrementalDecoder):
 
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:
-    """Tokens (B, L) to a bool mask (L, B), True at padding; None where nothing is padded."""
-    mask = tokens.t().eq(padding_idx)
-    if not mask.any():
+    """Tokens (B, L) to a bool mask (L, B), True at padding; None where nothing is padded and the host knows that: no
+    device is asked, but by TorchScript."""
+    if torch.jit.is_scripting():
+        known: Optional[Tensor] = tokens
+    else:
+        known = host_copy(tokens)
+    if known is not None and not known.eq(padding_idx).any():
         return None
-    return mask
+    return tokens.t().eq(padding_idx).contiguous()  # or each layer would make it so

@@ -60,7 +60,8 @@ def attend(
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
-        way = WAYS[choose(device, queries.dtype, size, kind(mask))]
+        # torch.export (strict) takes no autocast context, which the products stand in.
+        way = fused if torch.compiler.is_exporting() else WAYS[choose(device, queries.dtype, size, kind(mask))]
         # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
         missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
         if missing:
