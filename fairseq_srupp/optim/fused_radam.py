@@ -71,14 +71,11 @@ def step_scale(step: float, beta1: float, beta2: float, dtype: torch.dtype = tor
 
 def _scale(group: dict, tensors: Tuple[Tensor, ...]) -> Optional[float]:
     """s of a weight's coming step, or None if that is not for the kernel."""
-    weight, *others, step = tensors
-    if (
-        weight.device.type not in ("cpu", "cuda")
-        or not weight.is_floating_point()
-        # On a CPU the kernel reads memory in order, whatever the strides are.
-        or not all(tensor.is_contiguous() for tensor in (weight, *others))
-        or (group["weight_decay"] != 0 and not group["decoupled_weight_decay"])
-    ):
+    weight, grad, exp_avg, exp_avg_sq, step = tensors
+    # On a CPU the kernel reads memory in order, whatever the strides are.
+    in_order = weight.is_contiguous() and grad.is_contiguous() and exp_avg.is_contiguous() and exp_avg_sq.is_contiguous()
+    decoupled = group["decoupled_weight_decay"] or group["weight_decay"] == 0
+    if not (in_order and decoupled and weight.is_floating_point() and weight.device.type in ("cpu", "cuda")):
         return None
     # On CUDA the kernel computes 1 - beta in single precision, 1.3e-5 too little for 0.999. A correction for that beta
     # makes up for it.
@@ -94,7 +91,7 @@ def _update(lists: list, group: dict, device: torch.device, scale: Optional[floa
         radam(*lists, beta1=beta1, beta2=beta2, has_complex=has_complex, **options)
         return
     *tensors, steps = lists
-    torch._foreach_add_(steps, 1)
+    torch._foreach_add_(steps, torch.tensor(1.0), alpha=1)  # a number would be made a tensor for each of them
     torch._fused_adamw_(
         *tensors,
         [],
