@@ -20,6 +20,7 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerL
 from machine import environment
 
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
+from fairseq_srupp.optim import FusedRAdam
 
 SYMBOLS = 205
 
@@ -64,7 +65,7 @@ class Run:
 
     def __init__(self, model, args, streaming: bool):
         self.model = model.to(args.device).train()
-        self.optimizer = torch.optim.RAdam(self.model.parameters(), lr=3e-4, weight_decay=0.1, decoupled_weight_decay=True)
+        self.optimizer = FusedRAdam(self.model.parameters(), lr=3e-4, weight_decay=0.1)
         self.args, self.streaming, self.updates, self.seconds = args, streaming, 0, []
 
     def update(self, tokens: torch.Tensor) -> None:

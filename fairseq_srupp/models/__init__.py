@@ -4,4 +4,4 @@ from fairseq_srupp import compat
 
 compat.apply()
 
-import fairseq_srupp.optim  # noqa: E402, F401  (registers --optimizer radam)
+import fairseq_srupp.optim.radam  # noqa: E402, F401  (registers --optimizer radam)

@@ -1,5 +1,5 @@
-"""Optimizers."""
+"""Optimizers. `radam` registers --optimizer radam with fairseq; the rest needs torch only."""
 
-from .radam import FairseqRAdam
+from .fused_radam import FusedRAdam
 
-__all__ = ["FairseqRAdam"]
+__all__ = ["FusedRAdam"]

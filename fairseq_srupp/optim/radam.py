@@ -11,6 +11,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY, FairseqOptimizer, register_optimiz
 from omegaconf import II
 
 from ..compat.errors import UserError, user_errors
+from .fused_radam import FusedRAdam
 
 
 @dataclass
@@ -24,7 +25,7 @@ class FairseqRAdamConfig(FairseqDataclass):
 
 
 class FairseqRAdam(FairseqOptimizer):
-    """torch's RAdam for fairseq.
+    """FusedRAdam, equal to torch's RAdam, for fairseq.
 
     Steps are rectified from the sixth on at the default betas (rho_t > 5, as in the authors' code; the paper's
     algorithm 2 has rho_t > 4); the ones before are plain momentum steps.
@@ -36,7 +37,7 @@ class FairseqRAdam(FairseqOptimizer):
     def __init__(self, cfg: FairseqRAdamConfig, params: Iterable[torch.nn.Parameter]):
         super().__init__(cfg)
         with user_errors(ValueError):  # options out of range
-            self._optimizer = torch.optim.RAdam(params, decoupled_weight_decay=True, **self.optimizer_config)
+            self._optimizer = FusedRAdam(params, **self.optimizer_config)
 
     @property
     def optimizer_config(self) -> Dict[str, Any]:
@@ -56,7 +57,7 @@ class FairseqRAdam(FairseqOptimizer):
 
     @property
     def supports_memory_efficient_fp16(self) -> bool:
-        """No: torch's RAdam keeps its averages in the type of the weights, and squares do not fit in half precision."""
+        """No: averages are kept in the type of the weights, and squares do not fit in half precision."""
         return False
 
 

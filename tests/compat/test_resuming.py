@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -190,3 +191,21 @@ def test_a_finished_run_makes_no_further_update(fairseq_cli, text, tmp_path, cap
     assert (tmp_path / "checkpoint_last.pt").read_bytes() == before
     fairseq_cli("train", train.replace("--max-update 3", "--max-update 4"))
     assert updates_in(tmp_path / "checkpoint_last.pt") == 4
+
+
+@pytest.mark.parametrize("precision", ["", "--bf16"])
+def test_a_run_of_torchs_radam_goes_on(fairseq_cli, text, tmp_path, monkeypatch, precision):
+    from fairseq_srupp.optim import radam
+
+    words = f"{text.train} --no-epoch-checkpoints".replace("--optimizer adam --lr 0.01", f"--lr 1e-3 {precision}")
+    words += " --optimizer radam --weight-decay 0.1"
+    with monkeypatch.context() as patch:
+        patch.setattr(radam, "FusedRAdam", partial(torch.optim.RAdam, decoupled_weight_decay=True))
+        fairseq_cli("train", words, "--max-update 8 --save-dir", tmp_path / "torch")
+        shutil.copytree(tmp_path / "torch", tmp_path / "ours")
+        fairseq_cli("train", words, "--max-update 12 --save-dir", tmp_path / "torch")
+    fairseq_cli("train", words, "--max-update 12 --save-dir", tmp_path / "ours")
+    ours, theirs = (torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True) for name in ("ours", "torch"))
+    assert [part["num_updates"] for part in ours["optimizer_history"]] == [8, 12]
+    torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours["last_optimizer_state"], theirs["last_optimizer_state"], rtol=0, atol=1e-6)
