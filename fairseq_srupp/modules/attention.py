@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.autocast import autocast_dtype
 from .masks import AttentionMask
 
 HALF = (torch.float16, torch.bfloat16)
@@ -52,21 +53,26 @@ def attend(
     Returns:
         A (B, H, L, d'/H); under autocast in its dtype.
     """
-    size = queries.size(-1)
     if torch.jit.is_scripting():
-        return fused(queries, keys, values, mask, dropout, 1 / math.sqrt(size))
+        return fused(queries, keys, values, mask, dropout, 1 / math.sqrt(queries.size(-1)))
     else:
         device = queries.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
-        # torch.export (strict) takes no autocast context, which the products stand in.
-        way = fused if torch.compiler.is_exporting() else WAYS[choose(device, queries.dtype, size, kind(mask))]
-        # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
-        missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
-        if missing:
-            queries, keys, values = (F.pad(t, (0, missing)) for t in (queries, keys, values))
-        return way(queries, keys, values, mask, dropout, 1 / math.sqrt(size))[..., :size]
+        dtype = autocast_dtype(device)
+        if dtype is None:
+            return _attend(queries, keys, values, mask, dropout)
+        with torch.autocast(device, enabled=False):
+            return _attend(queries.to(dtype), keys.to(dtype), values.to(dtype), mask, dropout)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float) -> Tensor:
+    device, size = queries.device.type, queries.size(-1)
+    # An exported program is for other devices too, and torch's own operator tells them most.
+    way = fused if torch.compiler.is_exporting() else WAYS[choose(device, queries.dtype, size, kind(mask))]
+    # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
+    missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
+    if missing:
+        queries, keys, values = (F.pad(t, (0, missing)) for t in (queries, keys, values))
+    return way(queries, keys, values, mask, dropout, 1 / math.sqrt(size))[..., :size]
 
 
 def kind(mask: Optional[AttentionMask]) -> str:
@@ -107,10 +113,8 @@ def products(
     allowed, causal, window = AttentionMask() if mask is None else mask
     if allowed is not None and allowed.dim() == 4:
         allowed = allowed.expand(-1, heads, -1, -1).flatten(0, 1)  # (B H, L or 1, K)
-    with torch.autocast(queries.device.type, enabled=False):
-        flat = (t.flatten(0, 1) for t in (queries, keys, values))
-        a = _Products.apply(*flat, allowed, causal, window, dropout, scale)
-    return a.unflatten(0, (rows, heads))
+    flat = (t.flatten(0, 1) for t in (queries, keys, values))
+    return _Products.apply(*flat, allowed, causal, window, dropout, scale).unflatten(0, (rows, heads))
 
 
 WAYS: Dict[str, Callable[..., Tensor]] = {"fused": fused, "fused_causal": fused_causal, "products": products}

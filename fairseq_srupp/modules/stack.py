@@ -5,6 +5,7 @@ from typing import Iterable, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..ops.autocast import autocast_dtype
 from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
@@ -295,8 +296,9 @@ class SRUppStack(nn.Module):
         if self.input_proj is not None:
             x = self.input_proj(x)
         if not torch.jit.is_scripting():
-            if torch.is_autocast_enabled(x.device.type):  # the layers would cast it, and keep it for the memory as it is
-                x = x.to(torch.get_autocast_dtype(x.device.type))
+            dtype = autocast_dtype(x.device.type)
+            if dtype is not None:  # the layers would cast it, and keep it for the memory as it is
+                x = x.to(dtype)
         return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)
 
     def _checked(self, state: Optional[StackState]) -> StackState:

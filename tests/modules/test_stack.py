@@ -300,3 +300,9 @@ def test_the_highway_mask_keeps_the_mean():
     kept, everything = steps_of_layers(stack, x)[0], steps_of_layers(stack.eval(), x)[0]
     touched = kept != 0
     torch.testing.assert_close(kept[touched], 2 * everything[touched], rtol=1e-3, atol=1e-5)
+
+
+def test_shapes_alone_can_be_computed():
+    stack = SRUppStack(D, DA, 2).to("meta")
+    h, state = stack.forward_segment(torch.empty(5, 2, D, device="meta"), mem_len=5)
+    assert h.shape == (5, 2, D) and stack(h).is_meta and state[0].memory.is_meta
