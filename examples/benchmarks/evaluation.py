@@ -9,7 +9,6 @@ keys and values of the window, and scores every token with all of it. Random byt
 """
 
 import argparse
-import json
 import re
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from machine import environment
+from machine import environment, save
 
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
@@ -103,8 +102,7 @@ def main() -> None:
     }
     for name, speed in result["tokens_per_second"].items():
         print(f"{name:40} {result['parameters'][name]:>11,} parameters {speed:10,.0f} tokens/s")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(args.json, result)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,61 @@
-"""What the benchmarks say of the machine, and how they measure memory."""
+"""What the benchmarks have in common: what they say of the machine, how they measure memory and kernels and keep results."""
 
 from __future__ import annotations
 
 import ctypes
 import datetime
+import json
+import os
 import pathlib
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import torch
-
-from fairseq_srupp.ops import backends
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))  # a plain clone works too
+
+from fairseq_srupp.ops import backends  # noqa: E402
+
+
+def save(path: pathlib.Path | None, result: dict) -> None:
+    """Writes the result as JSON, whole or not at all: a benchmark may be stopped while it writes. None: nowhere."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(f".{path.name}.{os.getpid()}")
+    written.write_text(json.dumps(result, indent=1, default=str) + "\n")
+    os.replace(written, path)
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def slowest_kernels(work: Callable[[], object], device: str, count: int = 12) -> list[dict]:
+    """The GPU's kernels (on the CPU: the operators) in which work() spends most time, with that time and the calls."""
+    cuda = device != "cpu"
+    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as profiler:
+        work()
+        synchronize(device)
+    clock = "self_device_time_total" if cuda else "self_cpu_time_total"
+    kind = DeviceType.CUDA if cuda else DeviceType.CPU
+    events = [
+        (getattr(event, clock), event)
+        for event in profiler.key_averages()
+        if event.device_type == kind and not getattr(event, "is_user_annotation", False)  # which spans kernels
+    ]
+    total = sum(spent for spent, _ in events) or 1
+    return [
+        {"name": event.key[:160], "ms": spent / 1e3, "share": spent / total, "calls": event.count}
+        for spent, event in sorted(events, key=lambda item: -item[0])[:count]
+    ]
 
 
 def forget_peak_memory(device: str) -> None:

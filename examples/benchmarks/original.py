@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import functools
 import importlib
-import json
 import pathlib
 import re
 import shutil
@@ -19,7 +18,8 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from recurrence import DTYPES, ROOT, SHAPES, environment, make_inputs, shape_of, time_all, usable_device
+from machine import ROOT, environment, save
+from recurrence import DTYPES, SHAPES, make_inputs, shape_of, time_all, usable_device
 from torch import Tensor
 
 from fairseq_srupp.ops import backends, sru_recurrence
@@ -194,6 +194,16 @@ def show(result: dict) -> None:
         print(f"  {row['name']:20}{times}{ratios}")
 
 
+def summary(results: list[dict]) -> dict[str, str]:
+    return {
+        f"{tuple(result['shape'])} {result['dtype']} {row['name']}": (
+            f"{row['ratio']:.2f} times the original's speed, {row['ratio_without_zeros']:.2f} without its zeros"
+        )
+        for result in results
+        for row in result["rows"]
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("original", type=pathlib.Path, help="checkout of asappresearch/sru, branch 3.0.0-dev")
@@ -232,8 +242,7 @@ def main() -> int:
         for dtype in dtypes:
             results.append(measure(op, shape, dtype, args.backend, args.rounds, args.device))
             show(results[-1])
-    if args.json:
-        args.json.write_text(json.dumps({"environment": about, "results": results}, indent=1) + "\n")
+            save(args.json, {"environment": about, "results": results, "summary": summary(results)})
     return 0
 
 

@@ -6,7 +6,6 @@ Checks the backend against the fp64 reference first; when that fails, prints no 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import resource
@@ -16,14 +15,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from machine import environment, forget_peak_memory, peak_memory, save, synchronize
 from torch import Tensor
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # a plain clone works too
-
-from machine import environment, forget_peak_memory, peak_memory  # noqa: E402
-
-from fairseq_srupp.ops import backends, sru_recurrence  # noqa: E402
+from fairseq_srupp.ops import backends, sru_recurrence
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "fp64": 1e-12}  # of the largest value of a tensor
@@ -51,12 +46,12 @@ BACKWARD_READS, BACKWARD_WRITES = 6, 4  # u (3), x, c, grad_h; grad_u (3), grad_
 
 def make_inputs(length: int, batch: int, channels: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     """u, x, weight_c, bias, c0, as a model at its start has them, with gradients."""
-    generator = torch.Generator().manual_seed(0)
-    u = torch.randn(length, batch, 3, channels, generator=generator)
-    x = torch.randn(length, batch, channels, generator=generator)
-    weight_c = torch.rand(2, channels, generator=generator) * 2 - 1
+    made = {"generator": torch.Generator(device).manual_seed(0), "device": device}
+    u = torch.randn(length, batch, 3, channels, **made)
+    x = torch.randn(length, batch, channels, **made)
+    weight_c = torch.rand(2, channels, **made) * 2 - 1
     bias = torch.tensor([[0.0], [-2.0]]).expand(2, channels).clone()
-    c0 = torch.randn(batch, channels, generator=generator)
+    c0 = torch.randn(batch, channels, **made)
     state = torch.float64 if dtype == torch.float64 else torch.float32
     tensors = [
         tensor.to(device, kind) for tensor, kind in zip((u, x, weight_c, bias, c0), [dtype] * 2 + [state] * 3)
@@ -141,11 +136,6 @@ def page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def synchronize(device: str) -> None:
-    if device != "cpu":
-        torch.accelerator.synchronize()
-
-
 def measure(shape: tuple[int, int, int], dtype: str, backend: str | None, rounds: int, device: str) -> dict:
     """Times of forward, backward and both, as in training, of the forward as in decoding, and of copies and clones."""
     inputs = make_inputs(*shape, DTYPES[dtype], device)
@@ -226,6 +216,17 @@ def show(result: dict) -> None:
         print(f"  {row['name']:30}{times}{ratios}{'  x ' + row['yardstick'] if ratios else ''}")
 
 
+def summary(results: list[dict]) -> dict[str, str]:
+    """For each shape and direction its share of a copy's bandwidth."""
+    lines = {}
+    for result in results:
+        for row in result["rows"]:
+            if row["name"] in ("forward", "forward without gradients", "backward"):
+                share = f"{1 / row['ratio']:.2f} of the copy's speed, {row['median_ms']:.3f} ms"
+                lines[f"{tuple(result['shape'])} {result['dtype']} {row['name']}"] = share
+    return lines
+
+
 def shape_of(text: str) -> tuple[int, int, int]:
     numbers = tuple(int(number) for number in text.split(",") if number.isdigit())
     if len(numbers) != 3 or 0 in numbers:
@@ -278,8 +279,7 @@ def main() -> int:
         for dtype in args.dtype:
             results.append(measure(shape, dtype, args.backend, args.rounds, args.device))
             show(results[-1])
-    if args.json:
-        args.json.write_text(json.dumps({"environment": about, "results": results}, indent=1) + "\n")
+            save(args.json, {"environment": about, "results": results, "summary": summary(results)})
     return 0
 
 
