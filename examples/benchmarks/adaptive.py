@@ -5,7 +5,6 @@ e = 1024, factor 4, all tied. Embeddings of a batch, its loss, and all gradients
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from fairseq.modules import AdaptiveInput as FairseqInput
 from fairseq.modules import AdaptiveSoftmax as FairseqSoftmax
-from machine import environment, forget_peak_memory, peak_memory
+from language_models import zipf
+from machine import environment, forget_peak_memory, peak_memory, save
 from torch import Tensor, nn
 
 from fairseq_srupp.modules.adaptive import (
@@ -46,12 +46,6 @@ def build(name: str, hidden_size: int) -> nn.ModuleDict:
     return nn.ModuleDict({"embed": embed, "softmax": softmax})
 
 
-def zipf(tokens: int) -> Tensor:
-    """Words as frequent as in text: the n-th in proportion to 1 / (n + 2.7)."""
-    weights = 1 / (torch.arange(4, WORDS) + 2.7)
-    return torch.multinomial(weights, tokens, True, generator=torch.Generator().manual_seed(0)) + 4
-
-
 def step(modules: nn.ModuleDict, words: Tensor) -> Tensor:
     features = modules["embed"](words[:-1].unsqueeze(0))
     scores, targets = modules["softmax"](features, words[1:].unsqueeze(0))
@@ -68,7 +62,7 @@ def peak(name: str, args: argparse.Namespace) -> float:
 
 
 def show_peak(name: str, args: argparse.Namespace) -> None:
-    modules, words = build(name, args.hidden_size).to(args.device), zipf(args.tokens + 1).to(args.device)
+    modules, words = build(name, args.hidden_size).to(args.device), zipf(args.tokens + 1, WORDS).to(args.device)
     for parameter in modules.parameters():
         parameter.grad = torch.ones_like(parameter)
     forget_peak_memory(args.device)
@@ -91,7 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.peak_of:
         return show_peak(args.peak_of, args)
-    words = zipf(args.tokens + 1).to(args.device)
+    words = zipf(args.tokens + 1, WORDS).to(args.device)
     both = {name: build(name, args.hidden_size).to(args.device) for name in NAMES}
     seconds = {name: [] for name in NAMES}
     for _ in range(args.rounds + 1):
@@ -113,8 +107,7 @@ def main() -> None:
             f"{name:14} {result['parameters'][name]:>11,} parameters {result['seconds'][name] * 1e3:8.1f} ms "
             f"{result['peak_mib'][name]:8.0f} MiB"
         )
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(args.json, result)
 
 
 if __name__ == "__main__":
