@@ -13,13 +13,13 @@ that comes nearest to the transformer's number of parameters. Without --data: ra
 
 import argparse
 import bisect
-import json
 import shlex
 import statistics
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,30 +33,44 @@ from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.utils import move_to_cuda
-from machine import environment
+from machine import environment, save, synchronize
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
 
-EMBED_DIM, LAYERS, WORDS = 512, 6, 10_000
-SIZES = range(512, 4096, 32)  # of d: d' is then a multiple of 8, as half precision wants it on a GPU
 
 
-def random_task(pairs: int):
+class Size(NamedTuple):
+    """Of the embeddings, of the stacks, and of the vocabulary of random sentences."""
+
+    embed_dim: int = 512
+    layers: int = 6
+    words: int = 10_000
+
+    @property
+    def hidden_sizes(self):
+        """Those that d is taken from: d' is then a multiple of 8, as half precision wants it on a GPU."""
+        return range(self.embed_dim, 8 * self.embed_dim, 32)
+
+
+TINY = Size(32, 1, 60)
+
+
+def random_task(pairs: int, words: int):
     """Source lengths are log-normal with mean 25 (EOS included), targets follow them; the same pairs every time."""
     rng, dictionary = np.random.default_rng(0), Dictionary()
-    for word in range(WORDS - len(dictionary)):
+    for word in range(words - len(dictionary)):
         dictionary.add_symbol(str(word))
     source = np.clip(np.rint(rng.lognormal(np.log(25) - 0.5**2 / 2, 0.5, pairs)), 3, 100)
     target = np.clip(np.rint(source * rng.lognormal(0, 0.2, pairs)), 3, 120)
     sides = []
     for lengths in (source.astype(int), target.astype(int)):
-        words = [torch.from_numpy(rng.integers(dictionary.nspecial, WORDS, length)) for length in lengths]
-        for sentence in words:
+        sentences = [torch.from_numpy(rng.integers(dictionary.nspecial, words, length)) for length in lengths]
+        for sentence in sentences:
             sentence[-1] = dictionary.eos()
-        sides += [words, lengths, dictionary]
+        sides += [sentences, lengths, dictionary]
     pairs = LanguagePairDataset(*sides, shuffle=False)
     return Namespace(source_dictionary=dictionary, target_dictionary=dictionary), pairs, pairs
 
@@ -90,31 +104,37 @@ def size_of(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def transformer(task) -> nn.Module:
+def transformer(task, size: Size) -> nn.Module:
+    """transformer_iwslt_de_en: of its size by default."""
     cfg = Namespace(share_decoder_input_output_embed=True)
+    for side in ("encoder", "decoder"):
+        sizes = {"embed_dim": size.embed_dim, "ffn_embed_dim": 2 * size.embed_dim, "layers": size.layers}
+        vars(cfg).update({f"{side}_{name}": value for name, value in sizes.items()})
     transformer_iwslt_de_en(cfg)
     return TransformerModel.build_model(cfg, task)
 
 
-def srupp(task, hidden_size: int, every_n: int) -> nn.Module:
+def srupp(task, size: Size, hidden_size: int, every_n: int) -> nn.Module:
     cfg = SRUppTransformerConfig(
-        hidden_size=hidden_size, attention_dim=hidden_size // 4, embed_dim=EMBED_DIM, attention_every_n_layers=every_n,
-        encoder_layers=LAYERS, decoder_layers=LAYERS, share_decoder_input_output_embed=True,
+        hidden_size=hidden_size, attention_dim=hidden_size // 4, embed_dim=size.embed_dim, attention_every_n_layers=every_n,
+        encoder_layers=size.layers, decoder_layers=size.layers, share_decoder_input_output_embed=True,
         alpha_init=1.0, attention_dropout=0.0,
     )  # fmt: skip
     return SRUppTransformer.build_model(cfg, task)
 
 
-def build(name: str, task):
+def build(name: str, task, size: Size = Size()):
     """A model and what to call it. name: transformer, srupp, or srupp-kN, with attention in every N-th layer."""
     if name == "transformer":
-        return transformer(task), "transformer_iwslt_de_en"
+        return transformer(task, size), "transformer_iwslt_de_en"
     every_n = int(name[len("srupp-k") :] or 1)
     with torch.device("meta"):
-        wanted = size_of(transformer(task))
-        above = bisect.bisect(SIZES, wanted, key=lambda d: size_of(srupp(task, d, every_n)))
-        best = min(SIZES[above - 1 : above + 1], key=lambda d: abs(size_of(srupp(task, d, every_n)) - wanted))
-    return srupp(task, best, every_n), f"srupp_transformer, d = {best}" + (f", k = {every_n}" if every_n > 1 else "")
+        wanted, sizes = size_of(transformer(task, size)), size.hidden_sizes
+        above = bisect.bisect(sizes, wanted, key=lambda d: size_of(srupp(task, size, d, every_n)))
+        nearest = sizes[max(above - 1, 0) : above + 1]
+        best = min(nearest, key=lambda d: abs(size_of(srupp(task, size, d, every_n)) - wanted))
+    label = f"srupp_transformer, d = {best}" + (f", k = {every_n}" if every_n > 1 else "")
+    return srupp(task, size, best, every_n), label
 
 
 class ForcedLengths(BeamSearch):
@@ -161,6 +181,8 @@ class Run:
 
     def start_decoding(self, lengths) -> None:
         """As fairseq-generate starts it. lengths: int64 (pairs,), or None: the model decides."""
+        if self.args.fp16:
+            self.model.half()
         self.model.prepare_for_inference_(Namespace(generation=Namespace(beam=self.args.beam)))
         forced = lengths is not None
         words, beam = self.dictionary, self.args.beam
@@ -172,7 +194,7 @@ class Run:
         """Returns the sentences, and the tokens of their best hypotheses."""
         sentences = tokens = 0
         for sample in batches:
-            with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+            with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp and not self.args.fp16):
                 found = self.generator.generate([self.model], sample)
             sentences, tokens = sentences + len(found), tokens + sum(len(beam[0]["tokens"]) for beam in found)
             if isinstance(self.search, ForcedLengths):
@@ -181,13 +203,16 @@ class Run:
                     raise SystemExit(f"{self.label}: hypotheses without the length that was asked for: no figures")
         return sentences, tokens
 
+    def moved(self) -> float:
+        """The share of rows that went on from another row of their beam, in a search with forced lengths."""
+        return int(self.search.moved) / max(self.search.rows, 1)
+
     def timed(self, work, batches):
         """What work(batches) returns, and its seconds."""
-        wait = torch.cuda.synchronize if self.args.device == "cuda" else (lambda: None)
-        wait()
+        synchronize(self.args.device)
         begin = time.perf_counter()
         result = work(batches)
-        wait()
+        synchronize(self.args.device)
         return result, time.perf_counter() - begin
 
     def profiled(self, title: str, work, batches) -> None:
@@ -207,20 +232,39 @@ class Run:
         print(f"  matrix products: {flops / 1e9:,.0f} GFLOP, {flops / spent / 1e3:,.0f} GFLOP/s")
 
 
-def show(runs, key: str, unit: str) -> "list[dict]":
-    """Prints a table of the median rates, with the ratio to the first model, and returns its rows."""
-    print(f"\n{key}, {unit} a second")
-    reference, rows = statistics.median(runs[0].rates[key]), []
-    width = max(len(run.label) for run in runs)
+UNITS = {"training": "target tokens", "decoding": "sentences", "tokens": "tokens of the best hypotheses"}
+
+
+def rows_of(runs, key: str) -> "list[dict]":
+    """The median rates, with the ratio to the first model, of the models that have been through a round."""
+    rows = []
     for run in runs:
-        median = statistics.median(run.rates[key])
-        row = {"model": run.label, "parameters": run.parameters, "median": median, "ratio": median / reference}
-        rows.append({**row, "rounds": run.rates[key]})
-        print(f"{run.label:{width}} {run.parameters:>11,} parameters {median:>10,.1f}  x {median / reference:.2f}")
+        if run.rates[key]:
+            median = statistics.median(run.rates[key])
+            row = {"model": run.label, "parameters": run.parameters, "median": median, "rounds": run.rates[key]}
+            if key == "decoding" and isinstance(run.search, ForcedLengths):
+                row["moved"] = run.moved()
+            rows.append({**row, "ratio": median / rows[0]["median"] if rows else 1.0})
     return rows
 
 
-def measure_training(runs, pairs, args) -> "list[dict]":
+def show(rows: "list[dict]", key: str) -> None:
+    print(f"\n{key}, {UNITS[key]} a second")
+    width = max(len(row["model"]) for row in rows)
+    for row in rows:
+        print(f"{row['model']:{width}} {row['parameters']:>11,} parameters {row['median']:>10,.1f}  x {row['ratio']:.2f}")
+
+
+def summary(rows: "dict[str, list[dict]]") -> "dict[str, str]":
+    return {
+        f"{key}, {row['model']}": f"{row['median']:,.1f} {UNITS[key]} a second  x {row['ratio']:.2f}"
+        for key in rows
+        for row in rows[key]
+    }
+
+
+def measure_training(runs, pairs, args, keep) -> None:
+    """keep() is called whenever there are more figures."""
     batches = list(batches_of(pairs, args.device, max_tokens=args.max_tokens, shuffle=True, first=20_000))
     for run in runs:
         run.train(batches[: max(2, args.updates // 4)])
@@ -229,13 +273,13 @@ def measure_training(runs, pairs, args) -> "list[dict]":
         for run in runs:
             tokens, seconds = run.timed(run.train, some)
             run.rates["training"].append(tokens / seconds)
-    rows = show(runs, "training", "target tokens")
+            keep()
+    show(rows_of(runs, "training"), "training")
     for run in runs if args.profile else []:
         run.profiled("2 updates", run.train, batches[:2])
-    return rows
 
 
-def measure_decoding(runs, pairs, args) -> "dict[str, list[dict]]":
+def measure_decoding(runs, pairs, args, keep) -> None:
     batches = list(batches_of(pairs, args.device, max_sentences=args.batch_size, first=args.sentences))
     lengths = None if args.checkpoints else torch.tensor(pairs.tgt_sizes, device=args.device).clamp(min=2)
     for run in runs:
@@ -245,16 +289,16 @@ def measure_decoding(runs, pairs, args) -> "dict[str, list[dict]]":
         for run in runs:
             (sentences, tokens), seconds = run.timed(run.decode, batches)
             run.rates["decoding"].append(sentences / seconds)
-            run.rates["tokens"].append(tokens / seconds)
-    rows = {"decoding": show(runs, "decoding", "sentences")}
-    if lengths is None:
-        rows["tokens"] = show(runs, "tokens", "tokens of the best hypotheses")
-    for run, row in zip(runs, rows["decoding"]) if lengths is not None else []:
-        row["moved"] = int(run.search.moved) / run.search.rows
-        print(f"{run.label}: {row['moved']:.0%} of the rows go on from another row of their beam")
+            if lengths is None:
+                run.rates["tokens"].append(tokens / seconds)
+            keep()
+    for key in ("decoding", "tokens"):
+        if rows := rows_of(runs, key):
+            show(rows, key)
+    for row in rows_of(runs, "decoding") if lengths is not None else []:
+        print(f"{row['model']}: {row['moved']:.0%} of the rows go on from another row of their beam")
     for run in runs if args.profile else []:
         run.profiled("one batch", run.decode, batches[len(batches) // 2 :][:1])
-    return rows
 
 
 def main() -> None:
@@ -274,6 +318,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--amp", action="store_true", help="bf16 autocast")
+    parser.add_argument("--fp16", action="store_true", help="decoding with everything in fp16, like fairseq-generate --fp16")
+    parser.add_argument("--tiny", action="store_true", help="models that tell nothing")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -281,21 +327,24 @@ def main() -> None:
         parser.error("--checkpoints needs --data")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    task, training, decoding = prepared_task(args) if args.data else random_task(max(4000, args.sentences))
+    size = TINY if args.tiny else Size()
+    task, training, decoding = prepared_task(args) if args.data else random_task(max(4000, args.sentences), size.words)
     if args.checkpoints:
         built = [(checkpoint_utils.load_model_ensemble([path], task=task)[0][0], path) for path in args.checkpoints]
     else:
-        built = [build(name, task) for name in args.models]
+        built = [build(name, task, size) for name in args.models]
     runs = [Run(label, model, task, args) for model, label in built]
-    rows = {}
+    settings = {k: v for k, v in vars(args).items() if k != "json"}
+    about = {**environment(args.device), "command": shlex.join(sys.argv), "settings": settings}
+
+    def keep() -> None:
+        rows = {key: rows_of(runs, key) for key in UNITS if runs[0].rates[key]}
+        save(args.json, {**about, **rows, "summary": summary(rows)})
+
     if args.updates and not args.checkpoints:
-        rows["training"] = measure_training(runs, training, args)
+        measure_training(runs, training, args, keep)
     if args.sentences:
-        rows.update(measure_decoding(runs, decoding, args))
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k != "json"}
-        result = {**environment(args.device), "command": shlex.join(sys.argv), "settings": settings, **rows}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        measure_decoding(runs, decoding, args, keep)
 
 
 if __name__ == "__main__":
