@@ -11,7 +11,7 @@ PINS := $(VENV)/constraints.txt
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sanitize bench-op bench wheel again
+.PHONY: help setup demo test sanitize bench-op bench gpu wheel again
 
 help:
 	@echo "make setup      install everything into $(VENV) (minutes the first time, nothing when it is there)"
@@ -20,6 +20,7 @@ help:
 	@echo "make sanitize   the tests of the op under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make bench-op   the recurrence against a copy of its bytes"
 	@echo "make bench      training speed against fairseq's transformer_lm"
+	@echo "make gpu        everything about the speed of this machine's GPU, 8 minutes; options as GPU_ARGS='--minutes 4'"
 	@echo "make wheel      a wheel in dist/"
 
 setup: $(READY)
@@ -44,6 +45,10 @@ bench-op: $(READY)
 
 bench: $(READY)
 	$(RUN) examples/benchmarks/throughput.py
+
+# With an environment of your own, in which fairseq_srupp is built: python examples/benchmarks/gpu.py
+gpu: $(READY)
+	$(RUN) examples/benchmarks/gpu.py $(GPU_ARGS)
 
 wheel: $(READY)
 	rm -rf build/lib* build/bdist*

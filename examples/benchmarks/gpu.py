@@ -1,0 +1,189 @@
+"""Measures everything about a GPU's speed in a few minutes, the most telling first.
+
+    python examples/benchmarks/gpu.py [--minutes 8] [--parts 1,2,3] [--out build/gpu] [--original CHECKOUT]
+    python examples/benchmarks/gpu.py --device cpu --tiny       # no GPU: only whether everything runs
+
+Each step is a process of its own with a time limit; what it has measured is in OUT/NAME.json before the next begins, also
+when it fails or is stopped, and its output in OUT/NAME.out and OUT/NAME.err. OUT/gpu.json holds all. See the README.md here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+MINUTES = 8
+LEAST = 5  # seconds that are worth beginning a step with
+SECONDS = "{seconds}"  # in a command: how long it may take
+
+
+class Step(NamedTuple):
+    """name: of its files. command: script and options. limit: in seconds of a budget of MINUTES."""
+
+    part: int
+    name: str
+    command: list[str]
+    limit: float
+
+
+def steps(args: argparse.Namespace) -> list[Step]:
+    device, tiny = ["--device", args.device], ["--tiny"] * args.tiny
+    shapes = ["16,2,64"] if args.tiny else ["1024,16,3072", "1024,4,3072", "64,128,4096", "1,64,3072"]
+    shapes = [word for shape in shapes for word in ("--shape", shape)] + ["--rounds", "2" if args.tiny else "20"]
+    text = ["--text", str(args.text)] if args.text else []
+    parallel = ["--parallel-text", str(args.parallel_text)] if args.parallel_text else []
+    listed = [
+        Step(1, "check", ["check.py", "--seconds", SECONDS, *device, *tiny], 140),
+        Step(2, "recurrence", ["recurrence.py", *shapes, "--dtype", "bf16", "fp32", *device], 40),
+        Step(3, "attention", ["attention.py", *device, *tiny], 50),
+        Step(4, "training", ["throughput.py", "--paper", "--profile", "--updates", "8", *device, *tiny], 90),
+        Step(4, "compiled", ["throughput.py", "--paper", "--profile", "--models", "compiled", "--updates", "8", *device, *tiny], 120),
+        Step(5, "translation", ["translation.py", "--fp16", "--amp", *decoding(args.tiny), *device, *tiny], 60),
+        Step(5, "generation", ["generation.py", *device, *tiny], 40),
+        Step(6, "race", ["race.py", "--within", SECONDS, *text, *parallel, *device, *tiny], 300),
+    ]
+    if args.original:
+        kind = "fp32" if args.device == "cpu" else "fp16"
+        listed.insert(2, Step(2, "original", ["original.py", str(args.original), *shapes, "--dtype", kind, *device], 90))
+    return [step for step in listed if step.part in args.parts]
+
+
+def decoding(tiny: bool) -> list[str]:
+    """Options of translation.py."""
+    if tiny:
+        return "--models transformer srupp --sentences 2 --batch-size 2 --rounds 1 --updates 1".split()
+    return (
+        "--models transformer srupp srupp-k2 --sentences 512 --batch-size 128 --rounds 2 --updates 12 --max-tokens 4096".split()
+    )
+
+
+def run(step: Step, limit: float, folder: Path) -> dict:
+    """Runs a step for at most `limit` seconds and tells how it went. What it started ends with it."""
+    paths = {kind: folder / f"{step.name}.{kind}" for kind in ("json", "out", "err")}
+    for path in paths.values():
+        path.unlink(missing_ok=True)
+    words = [f"{max(1, limit - 3):.0f}" if word == SECONDS else word for word in step.command]
+    command = [sys.executable, str(FOLDER / words[0]), *words[1:], "--json", str(paths["json"])]
+    done = {"part": step.part, "name": step.name, "command": shlex.join(command), "limit": round(limit, 1)}
+    modules = os.pathsep.join(os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)
+    begin = time.monotonic()
+    with paths["out"].open("wb") as out, paths["err"].open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": modules},
+        )  # fmt: skip
+        try:
+            status = process.wait(limit)
+            done["outcome"] = "done" if status == 0 else f"failed, status {status}"
+        except subprocess.TimeoutExpired:
+            done["outcome"] = "stopped at its time limit"
+        finally:
+            kill(process)
+    done["seconds"] = round(time.monotonic() - begin, 1)
+    if done["outcome"] != "done":
+        done["why"] = tail(paths["err"])
+    try:
+        done["result"] = json.loads(paths["json"].read_text())
+    except (OSError, ValueError):
+        done["result"] = None
+    return done
+
+
+def kill(process: subprocess.Popen) -> None:
+    """The process and all of its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a hung driver must not hold up the rest
+        process.wait(10)
+
+
+def tail(path: Path, lines: int = 8) -> list[str]:
+    text = path.read_text(errors="replace").splitlines()
+    return [line[:300] for line in text if line.strip()][-lines:]
+
+
+def save(path: Path, report: dict) -> None:
+    """Whole or not at all."""
+    written = path.with_name(f".{path.name}.{os.getpid()}")
+    written.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(written, path)
+
+
+def measure(listed: list[Step], minutes: float, folder: Path, options: dict) -> dict:
+    """Runs the steps one after the other, while there is time, and keeps the report in folder/gpu.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * minutes
+    report = {"options": options, "date": time.strftime("%Y-%m-%dT%H:%M%z"), "steps": []}
+    for step in listed:
+        limit = min(step.limit * minutes / MINUTES, end - time.monotonic())
+        if limit < LEAST:
+            done = {"part": step.part, "name": step.name, "outcome": "left out: no time left", "result": None}
+        else:
+            print(f"[{step.part}] {step.name}: at most {limit:.0f} s ...", flush=True)
+            done = run(step, limit, folder)
+            print(f"    {done['outcome']}, {done['seconds']:.0f} s", *done.get("why", []), sep="\n    ", flush=True)
+        report["steps"].append(done)
+        save(folder / "gpu.json", report)
+    return report
+
+
+def table(report: dict) -> str:
+    """Each step with how it went and the figures of its summary."""
+    lines = []
+    for done in report["steps"]:
+        spent = f", {done['seconds']:.0f} s" if "seconds" in done else ""
+        lines.append(f"\n{done['part']}  {done['name']}: {done['outcome']}{spent}")
+        lines += [f"     ! {line}" for line in done.get("why", [])[-2:]]
+        rows = (done["result"] or {}).get("summary", {})
+        width = max(map(len, rows), default=0)
+        lines += [f"     {name:{width}}  {value}" for name, value in rows.items()]
+    return "\n".join(lines)
+
+
+def parts(text: str) -> set[int]:
+    try:
+        chosen = {int(word) for word in text.split(",")}
+    except ValueError:
+        chosen = set()
+    if not chosen or not chosen <= set(range(1, 7)):
+        raise argparse.ArgumentTypeError(f"{text}: expected numbers from 1 to 6, such as 2,3")
+    return chosen
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of results (build/gpu)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all; each step's limit grows with it")
+    parser.add_argument("--parts", type=parts, default=set(range(1, 7)), help="1 check, 2 recurrence, 3 attention, "
+                        "4 training, 5 decoding, 6 real training")  # fmt: skip
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes that tell nothing, to see that everything runs")
+    parser.add_argument("--original", type=Path, help="checkout of asappresearch/sru, branch 3.0.0-dev, to compare with")
+    parser.add_argument("--text", type=Path, help="file to train on; by default the Python library's sources")
+    parser.add_argument("--parallel-text", type=Path, help="folder that fairseq-preprocess wrote, to train translation on")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on its way out it ends the step
+    options = {name: str(value) for name, value in vars(args).items()}
+    minutes = args.minutes
+    if args.device == "cuda":
+        begin = time.monotonic()
+        if subprocess.run([sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]).returncode:
+            parser.error("torch finds no GPU here; `--device cpu --tiny` only shows that everything runs")
+        minutes -= (time.monotonic() - begin) / 60
+    report = measure(steps(args), minutes, args.out, options)
+    print(table(report), f"\nall of it: {args.out / 'gpu.json'}", sep="\n")
+    return 0 if all(done["outcome"] == "done" for done in report["steps"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
