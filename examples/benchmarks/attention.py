@@ -70,18 +70,19 @@ def ways(tiny: bool) -> dict[str, Callable[..., Tensor]]:
         def call(queries: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask, dropout: float) -> Tensor:
             choose, usual = attention.choose, dict(attention.SLICE)
             attention.choose = lambda *_: way
-            attention.SLICE.update(dict.fromkeys(usual, most) if most else {})
+            if most is not None:
+                attention.SLICE[queries.device.type] = most
             try:
                 return attention.attend(queries, keys, values, mask, dropout)
             finally:
                 attention.choose = choose
+                attention.SLICE.clear()
                 attention.SLICE.update(usual)
 
         return call
 
     found = {"chosen": attention.attend, **{name: by(name) for name in attention.WAYS}}
-    sliced = {f"products, {most} queries": by("products", most) for most in (128, 256, 512, 4096)}
-    return found if tiny else found | sliced
+    return found | {f"products, {most} queries": by("products", most) for most in ((8,) if tiny else (256, 512))}
 
 
 def inputs(case: Case, device: str) -> tuple[list[Tensor], AttentionMask]:
