@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fairseq import utils
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_INV_REGISTRY
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig, base_lm_architecture
@@ -126,9 +127,21 @@ def zipf(tokens: int, symbols: int) -> Tensor:
     return torch.multinomial(weights, tokens, True, generator=torch.Generator().manual_seed(0)) + 4
 
 
-def mean_loss(model: nn.Module, tokens: Tensor, **stream) -> Tensor:
-    """Of tokens (B, L + 1), each but the first after those before it."""
-    output, target = model(tokens[:, :-1], **stream)[0], tokens[:, 1:].flatten()
+class Batch(NamedTuple):
+    """What a model reads and what follows, int64 (B, L) each."""
+
+    inputs: Tensor
+    target: Tensor
+
+
+def batch_of(tokens: Tensor, device: str) -> Batch:
+    """Of tokens (B, L + 1) on the host, moved to the device as fairseq does it: models then know what is padded."""
+    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+    return batch if device == "cpu" else Batch(*utils.move_to_cuda(list(batch)))
+
+
+def mean_loss(model: nn.Module, batch: Batch, **stream) -> Tensor:
+    output, target = model(batch.inputs, **stream)[0], batch.target.flatten()
     softmax = model.decoder.adaptive_softmax
     if softmax is None:
         return F.cross_entropy(output.flatten(0, 1).float(), target)
@@ -140,14 +153,14 @@ def mean_loss(model: nn.Module, tokens: Tensor, **stream) -> Tensor:
     return sum(parts) / target.numel()
 
 
-def update_operations(model: nn.Module, tokens: Tensor, memory: int) -> float:
-    """Operations of the matrix products that a training update on tokens (B, L + 1) needs, M = memory positions before.
+def update_operations(model: nn.Module, batch: Batch, memory: int) -> float:
+    """Operations of the matrix products that a training update needs, with M = memory positions before the batch's.
 
     6 for each weight and position that passes through it (2 forward, 4 backward). Memory passes through W_q and W_kv of
     attention layers: 4 and 6, as its inputs get no gradient. Attention: 12 d' for each pair of a query and a key that it
     sees. Adaptive embeddings: the positions of each band.
     """
-    rows, length = tokens.size(0), tokens.size(1) - 1
+    rows, length = batch.inputs.shape
     positions, pairs = rows * length, rows * length * (length + 1) / 2
     count = 0.0
     for module in model.decoder.modules():
@@ -160,7 +173,7 @@ def update_operations(model: nn.Module, tokens: Tensor, memory: int) -> float:
             count += 12 * module.embed_dim * pairs
         elif isinstance(module, (AdaptiveInput, AdaptiveSoftmax)):
             softmax = isinstance(module, AdaptiveSoftmax)
-            words = (tokens[:, 1:] if softmax else tokens[:, :-1]).flatten()
+            words = (batch.target if softmax else batch.inputs).flatten()
             for band, (embedding, projection) in enumerate(zip(module.embeddings, module.projections)):
                 inside = positions if softmax and band == 0 else len(module.bands.positions(words, band))
                 count += 6 * inside * (projection.numel() + (embedding.numel() if softmax else 0))

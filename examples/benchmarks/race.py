@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 import translation
 from fairseq.optim import FairseqOptimizer
-from language_models import equal_transformer_lm, mean_loss, parameters_of, preset, srupp_lm, task_of
+from language_models import Batch, batch_of, equal_transformer_lm, mean_loss, parameters_of, preset, srupp_lm, task_of
 from machine import ROOT, environment, save, synchronize
 from recurrence import usable_device
 
@@ -89,18 +89,15 @@ class LanguageModel:
         self.parameters, parameters = parameters_of(model), list(model.parameters())
         self.optimizer = radam(parameters, 0.1) if self.streaming else adam(parameters, betas=(0.9, 0.98), weight_decay=0.1)
 
-    def _rows(self, text: torch.Tensor, rows: int, segment: int) -> "tuple[torch.Tensor, int]":
-        """The tokens (rows, L + 1) of a segment, and how many segments the rows have."""
-        of_row = (len(text) - 1) // rows
-        starts = torch.arange(rows, device=text.device) * of_row + segment * self.length
-        return self._at(text, starts), of_row // self.length
+    def _segment(self, text: torch.Tensor, rows: int, segment: int) -> Batch:
+        return self._at(text, torch.arange(rows) * ((len(text) - 1) // rows) + segment * self.length)
 
-    def _at(self, text: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        positions = starts.unsqueeze(1) + torch.arange(self.length + 1, device=text.device)
-        return text[positions].long() + FIRST
+    def _at(self, text: torch.Tensor, starts: torch.Tensor) -> Batch:
+        """Rows of L symbols from these places, and what follows them."""
+        return batch_of(text[starts.unsqueeze(1) + torch.arange(self.length + 1)].long() + FIRST, self.args.device)
 
     def _autocast(self):
-        return torch.autocast(self.text.device.type, dtype=torch.bfloat16)
+        return torch.autocast(torch.device(self.args.device).type, dtype=torch.bfloat16)
 
     def update(self, lr: float) -> int:
         """Returns the tokens."""
@@ -108,20 +105,19 @@ class LanguageModel:
         if self.streaming:
             segments = (len(self.text) - 1) // self.rows // self.length
             epoch, segment = divmod(self.updates, segments)
-            tokens, stream["stream"] = self._rows(self.text, self.rows, segment)[0], ("train", epoch, segment)
+            batch, stream["stream"] = self._segment(self.text, self.rows, segment), ("train", epoch, segment)
         else:
-            last = len(self.text) - self.length
-            tokens = self._at(self.text, torch.randint(last, (self.rows,), device=self.text.device))
+            batch = self._at(self.text, torch.randint(len(self.text) - self.length, (self.rows,)))
         self.model.set_num_updates(self.updates)
         self.optimizer.set_lr(lr)
         with self._autocast():
-            loss = mean_loss(self.model, tokens, **stream)
+            loss = mean_loss(self.model, batch, **stream)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.updates += 1
-        return tokens[:, 1:].numel()
+        return batch.target.numel()
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -132,20 +128,20 @@ class LanguageModel:
         return total.item() / (len(self.valid) - 1) / math.log(2)
 
     def _streamed_loss(self) -> torch.Tensor:
-        total = torch.zeros((), device=self.valid.device)
+        total = torch.zeros((), device=self.args.device)
         for segment in range((len(self.valid) - 1) // VALID_ROWS // self.length):
-            tokens, _ = self._rows(self.valid, VALID_ROWS, segment)
-            total += mean_loss(self.model, tokens, stream=("valid", self.updates, segment)) * tokens[:, 1:].numel()
+            batch = self._segment(self.valid, VALID_ROWS, segment)
+            total += mean_loss(self.model, batch, stream=("valid", self.updates, segment)) * batch.target.numel()
         return total
 
     def _block_loss(self) -> torch.Tensor:
         """Of blocks that overlap by half; but for the first, only the second half counts."""
-        half, total = self.length // 2, torch.zeros((), device=self.valid.device)
-        starts = torch.arange(0, len(self.valid) - self.length, half, device=self.valid.device)
+        half, total = self.length // 2, torch.zeros((), device=self.args.device)
+        starts = torch.arange(0, len(self.valid) - self.length, half)
         for number, some in enumerate(starts.split(16)):
-            tokens = self._at(self.valid, some)
-            scores = self.model(tokens[:, :-1])[0].float()
-            losses = F.cross_entropy(scores.transpose(1, 2), tokens[:, 1:], reduction="none")
+            batch = self._at(self.valid, some)
+            scores = self.model(batch.inputs)[0].float()
+            losses = F.cross_entropy(scores.transpose(1, 2), batch.target, reduction="none")
             total += losses[:, half:].sum() + (losses[0, :half].sum() if number == 0 else 0)
         return total
 
@@ -210,7 +206,7 @@ def race(runner, seconds: float, count: int, device: str, keep) -> None:
 
 def runners(args):
     """Functions that make those that run, in turn, so that one's memory is free before the next begins."""
-    train, valid = (torch.frombuffer(bytearray(text), dtype=torch.uint8).to(args.device) for text in read_text(args.text))
+    train, valid = (torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in read_text(args.text))
     valid = valid[:TINY_VALID] if args.tiny else valid
     made = [lambda name=name: LanguageModel(name, train, valid, args) for name in ("srupp_lm", "transformer_lm")]
     if args.parallel_text:

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 from language_models import (
+    Batch,
+    batch_of,
     equal_transformer_lm,
     mean_loss,
     parameters_of,
@@ -66,8 +68,8 @@ class Case:
             rows, self.length, symbols = 2, 16, 209
         self.length, self.rows = args.length or self.length, args.batch or rows
         self.task = task_of(symbols)
-        self.tokens = zipf(args.updates * self.rows * (self.length + 1), symbols).to(args.device)
-        self.tokens = self.tokens.view(args.updates, self.rows, self.length + 1)
+        tokens = zipf(args.updates * self.rows * (self.length + 1), symbols)
+        self.batches = [batch_of(some, args.device) for some in tokens.view(args.updates, self.rows, -1)]
 
     def build(self, name: str):
         """The model, and how much memory it has."""
@@ -108,14 +110,14 @@ class Run:
             "memory": self.memory,
             "warmup_seconds": time.perf_counter() - begin,
             "peak_mib": (peak_memory(args.device) - before) / 2**20,  # of building, of which little is left, and updates
-            "operations": update_operations(model, case.tokens[0], self.memory),
+            "operations": update_operations(model, case.batches[0], self.memory),
         }
 
-    def update(self, tokens: torch.Tensor) -> None:
+    def update(self, batch: Batch) -> None:
         stream = {"stream": ("train", 1, self.updates)} if self.streaming else {}
         self.model.set_num_updates(self.updates)
-        with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=self.args.amp):
-            loss = mean_loss(self.model, tokens, **stream)
+        with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=self.args.amp):
+            loss = mean_loss(self.model, batch, **stream)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -124,7 +126,7 @@ class Run:
 
     def make(self, updates: int) -> None:
         for i in range(updates):
-            self.update(self.case.tokens[i % len(self.case.tokens)])
+            self.update(self.case.batches[i % len(self.case.batches)])
 
     def timed(self) -> None:
         """One round: the seconds of an update."""

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, utils
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.models.transformer import TransformerModel
@@ -32,7 +32,6 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from fairseq.utils import move_to_cuda
 from machine import environment, save, synchronize
 from torch import Tensor, nn
 from torch.autograd import DeviceType
@@ -97,7 +96,7 @@ def batches_of(pairs, device: str, *, first=None, shuffle=False, **limits):
         np.random.default_rng(0).shuffle(batches)
     for batch in batches:
         sample = pairs.collater([pairs[int(i)] for i in batch])
-        yield sample if device == "cpu" else move_to_cuda(sample)
+        yield sample if device == "cpu" else utils.move_to_cuda(sample)
 
 
 def size_of(model: nn.Module) -> int:

@@ -134,21 +134,21 @@ def test_the_transformer_has_as_many_parameters(benchmarks, arch):
 
 def test_the_operations_of_an_update_are_those_of_its_products(benchmarks):
     """Counted by torch in a real update, where nothing is masked but what the formula leaves out as well."""
-    from language_models import mean_loss, srupp_lm, task_of, update_operations
+    from language_models import batch_of, mean_loss, srupp_lm, task_of, update_operations
     from torch.utils.flop_counter import FlopCounterMode
 
     rows, length, d, projected, symbols = 3, 8, 20, 12, 30
     options = {"hidden_size": d, "attention_dim": projected, "layers": 2, "dropout": 0.0, "attention_layers": "2"}
     model = srupp_lm(task_of(symbols), **options, mem_len=length).train()
-    tokens = torch.randint(4, symbols, (rows, length + 1))
-    mean_loss(model, tokens, stream=("train", 1, 0)).backward()
+    batch = batch_of(torch.randint(4, symbols, (rows, length + 1)), "cpu")
+    mean_loss(model, batch, stream=("train", 1, 0)).backward()
     with FlopCounterMode(display=False) as counter:
         model.set_num_updates(1)
-        mean_loss(model, tokens, stream=("train", 1, 1)).backward()
+        mean_loss(model, batch, stream=("train", 1, 1)).backward()
     products = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
     attention = 12 * projected * rows * (length * length + length * (length + 1) / 2)
     linear = sum(count for op, count in products.items() if op in ("aten.mm", "aten.addmm"))
-    assert update_operations(model, tokens, length) == linear + attention
+    assert update_operations(model, batch, length) == linear + attention
 
 
 def test_text_generation_stops_at_no_other_length(benchmarks):
