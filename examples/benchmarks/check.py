@@ -48,7 +48,8 @@ def versions(device: str) -> dict:
     about = {**environment(device), "packages": {name: version(name) for name in PACKAGES}, "cuda": torch.version.cuda}
     if device != "cpu":
         about["nvcc"] = output_of("nvcc", "--version").splitlines()[-1:]
-        about["card"] = dict(zip(QUERIES.split(","), output_of(*f"nvidia-smi --query-gpu={QUERIES} --format=csv,noheader".split()).split(", ")))
+        card = output_of("nvidia-smi", f"--query-gpu={QUERIES}", "--format=csv,noheader")
+        about["card"] = dict(zip(QUERIES.split(","), card.split(", ")))
         about["cudnn"] = torch.backends.cudnn.version()
         about["capability"] = torch.cuda.get_device_capability()
     return about
@@ -64,7 +65,8 @@ def kernels(device: str) -> dict[str, dict]:
         if available:
             begin = time.perf_counter()
             try:
-                found[name]["wrong"] = [f"{d}: {line}" for d in ("fp32", "bf16", "fp16") for line in wrong_results(name, d, device)]
+                dtypes = ("fp32", "bf16", "fp16")
+                found[name]["wrong"] = [f"{d}: {line}" for d in dtypes for line in wrong_results(name, d, device)]
             except Exception as error:
                 found[name]["wrong"] = [f"{type(error).__name__}: {error}"[:300]]
             found[name]["seconds"] = time.perf_counter() - begin
@@ -75,11 +77,13 @@ def test(log: Path, seconds: float, tests: list[str]) -> dict:
     """Runs the GPU tests; counts and names of failures, and whether they came to their end."""
     processes = min(8, (os.cpu_count() or 1) // 2)
     workers = ["-n", str(processes)] if processes > 1 and importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rfE", "--tb=short", "--maxfail=20", "-p", "no:cacheprovider"]
+    options = "-m gpu -v -rfE --tb=short --maxfail=20 -p no:cacheprovider"
+    command = [sys.executable, "-m", "pytest", *options.split()]
     begin = time.perf_counter()
     with log.open("w") as file:
         try:
-            done = subprocess.run([*command, *workers, *tests], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=seconds)
+            command += [*workers, *tests]
+            done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=seconds)
             ended = f"status {done.returncode}"
         except subprocess.TimeoutExpired:
             ended = f"stopped after {seconds:.0f} s"
@@ -111,7 +115,8 @@ def summary(result: dict) -> dict[str, str]:
         else:
             lines[name] = "; ".join(found["wrong"][:2]) or f"right in fp32, bf16 and fp16, {found['seconds']:.1f} s"
     if tests := result.get("tests"):
-        lines["tests"] = f"{tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped, {tests['ended']}"
+        counts = ", ".join(f"{tests[kind]} {kind}" for kind in ("passed", "failed", "skipped"))
+        lines["tests"] = f"{counts}, {tests['ended']}, {tests['seconds']:.0f} s"
     return lines
 
 
@@ -128,7 +133,8 @@ def main() -> int:
     result["kernels"] = kernels(args.device)
     save(args.json, {**result, "summary": summary(result)})
     left = args.seconds - (time.perf_counter() - begin) - 5
-    result["tests"] = test(args.json.with_suffix(".tests"), max(left, 1), ["tests/ops/test_gpu.py"] if args.tiny else TESTS)
+    tests = ["tests/ops/test_gpu.py"] if args.tiny else TESTS
+    result["tests"] = test(args.json.with_suffix(".tests"), max(left, 1), tests)
     save(args.json, {**result, "summary": summary(result)})
     print(*(f"{name}: {value}" for name, value in summary(result).items()), sep="\n")
     wrong = [f"{name}: {line}" for name, found in result["kernels"].items() for line in found.get("wrong", [])]

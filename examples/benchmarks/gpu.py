@@ -64,9 +64,8 @@ def decoding(tiny: bool) -> list[str]:
     """Options of translation.py."""
     if tiny:
         return "--models transformer srupp --sentences 2 --batch-size 2 --rounds 1 --updates 1".split()
-    return (
-        "--models transformer srupp srupp-k2 --sentences 512 --batch-size 128 --rounds 2 --updates 12 --max-tokens 4096".split()
-    )
+    models = "--models transformer srupp srupp-k2 --rounds 2"
+    return f"{models} --sentences 512 --batch-size 128 --updates 12 --max-tokens 4096".split()
 
 
 def run(step: Step, limit: float, folder: Path) -> dict:

@@ -210,8 +210,9 @@ def runners(args):
     valid = valid[:TINY_VALID] if args.tiny else valid
     made = [lambda name=name: LanguageModel(name, train, valid, args) for name in ("srupp_lm", "transformer_lm")]
     if args.parallel_text:
-        of_task = Namespace(data=str(args.parallel_text), checkpoints=None, source_lang=None, target_lang=None, gen_subset="valid")
-        task, *pairs = translation.prepared_task(of_task)
+        prepared = Namespace(data=str(args.parallel_text), gen_subset="valid", checkpoints=None)
+        prepared.source_lang = prepared.target_lang = None
+        task, *pairs = translation.prepared_task(prepared)
         batches, valid_batches = (list(translation.batches_of(side, args.device, max_tokens=4096)) for side in pairs)
         names = "srupp", "transformer"
         made += [lambda name=name: Translation(name, task, batches, valid_batches, args) for name in names]

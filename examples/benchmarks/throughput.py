@@ -80,7 +80,8 @@ class Case:
                 parameters = parameters_of(srupp_lm(self.task, **self.options, mem_len=self.length))
             return equal_transformer_lm(self.task, self.length, parameters, self.options), 0
         memory = 0 if name == "no-memory" else self.length
-        return srupp_lm(self.task, **self.options, mem_len=memory, **({"compile": True} if name == "compiled" else {})), memory
+        compiled = {"compile": True} if name == "compiled" else {}
+        return srupp_lm(self.task, **self.options, mem_len=memory, **compiled), memory
 
 
 class Run:
