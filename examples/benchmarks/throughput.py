@@ -238,6 +238,7 @@ def main() -> int:
     for arch in (args.arch or PAPER) if args.paper else [None]:
         rows += measure(Case(arch, args), args, rate, keep)
         gc.collect()
+        torch.compiler.reset()  # or the next case would be compiled for the sizes of both
         if args.device != "cpu":
             torch.cuda.empty_cache()
         shown = {k: v for k, v in summary(rows, rate).items() if arch is None or k.startswith(arch)}
