@@ -173,8 +173,8 @@ def update_operations(model: nn.Module, batch: Batch, memory: int) -> float:
             count += 12 * module.embed_dim * pairs
         elif isinstance(module, (AdaptiveInput, AdaptiveSoftmax)):
             softmax = isinstance(module, AdaptiveSoftmax)
-            words = (batch.target if softmax else batch.inputs).flatten()
-            for band, (embedding, projection) in enumerate(zip(module.embeddings, module.projections)):
-                inside = positions if softmax and band == 0 else len(module.bands.positions(words, band))
+            _, of_bands = module.bands.sort((batch.target if softmax else batch.inputs).flatten())
+            of_bands[0] = positions if softmax else of_bands[0]  # the head has all
+            for inside, embedding, projection in zip(of_bands, module.embeddings, module.projections):
                 count += 6 * inside * (projection.numel() + (embedding.numel() if softmax else 0))
     return count

@@ -14,7 +14,6 @@ between the first and the last update of a round.
 """
 
 import argparse
-import dataclasses
 import gc
 import statistics
 import sys
@@ -40,7 +39,6 @@ from language_models import (
 from machine import environment, forget_peak_memory, peak_memory, save, slowest_kernels, synchronize
 from recurrence import time_all, usable_device
 
-from fairseq_srupp.models.srupp_lm import SRUppLanguageModelConfig
 from fairseq_srupp.optim.radam import FairseqRAdam, FairseqRAdamConfig
 
 PAPER = ["srupp_lm_enwik8_base", "srupp_lm_enwik8_small", "srupp_lm_wiki103_base", "srupp_lm_lm1b_base"]
@@ -223,9 +221,6 @@ def main() -> int:
         args.updates, args.rounds, args.warmup = 2, 1, 2
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    if "compiled" in args.models and "compile" not in {f.name for f in dataclasses.fields(SRUppLanguageModelConfig)}:
-        save(args.json, {"summary": {"compiled": "left out: these models have no option `compile`"}})
-        return 0
     rate = matrix_rate(args.device, 256 if args.tiny else 8192) if args.paper else None
     settings = {name: value for name, value in vars(args).items() if name != "json"}
     result = {**environment(args.device), "settings": settings, "matrix_rate": rate}
