@@ -74,7 +74,8 @@ $(VENV)/made:
 	touch $@
 
 # Each step finds done what an interrupted run has done. torch is installed by itself: what needs it to be
-# built comes later, without build isolation, which would download a second one.
+# built comes later, without build isolation, which would download a second one. A torch with CUDA brings the NVRTC
+# of its version, so the pin is for others.
 $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc -type f)
 	@set -e; want="$(TORCH)"; \
 	have=$$($(RUN) -c 'from importlib import metadata; print(metadata.version("torch"))' 2>/dev/null || true); \
@@ -83,9 +84,11 @@ $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc
 	  case "$$have" in 2.[1-9][0-9]*|[3-9].*) want=$$have;; \
 	    *) want=$$(sed -n 's/^torch==//p' constraints.txt);; esac; \
 	fi; \
-	sed "s/^torch==.*/torch==$${want%%+*}/" constraints.txt > $(PINS); \
+	sed "s/^torch==.*/torch==$${want%%+*}/; /^nvidia-/d" constraints.txt > $(PINS); \
 	if [ "$$have" = "$${want%%+*}" ]; then echo "[2/5] torch $$have is there"; \
 	else echo "[2/5] torch $$want"; $(PIP) install -c $(PINS) "torch==$$want"; fi; \
+	if ! $(RUN) -c 'from importlib.metadata import requires; "nvrtc" in str(requires("torch")) or exit(1)'; then \
+	  grep ^nvidia- constraints.txt >> $(PINS); fi; \
 	echo "[3/5] what is needed to build"; \
 	$(PIP) install --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
 	echo "[4/5] fairseq (about 4 minutes where it has to be built)"; \

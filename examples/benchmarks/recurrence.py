@@ -238,7 +238,7 @@ def usable_device(text: str) -> str:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise argparse.ArgumentTypeError("this torch finds no GPU")
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     return text
 
 

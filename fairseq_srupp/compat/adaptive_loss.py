@@ -34,7 +34,7 @@ def apply() -> None:
                 loss = loss + cost
             else:
                 loss[targets[0].eq(_tail_entry(scores, band))] += cost
-        tokens = int(target.ne(self.padding_idx).sum())
+        tokens = sample["ntokens"]  # counting them here would wait for the GPU
         sample_size = target.size(0) if self.sentence_avg else tokens
         logging_output = {
             "loss": loss.data,

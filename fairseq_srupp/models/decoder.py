@@ -8,6 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
+from ..compat.host_copies import host_copy
 from ..modules import AdaptiveSoftmax, DecodingState
 from .config import SRUppConfig, build_stack, embed_dropout
 
@@ -29,6 +30,7 @@ class StackDecoder(FairseqIncrementalDecoder):
         input_size: of the embeddings.
         output: features (..., d) to scores (..., V), or an adaptive softmax: then `forward` returns features, and
             criterion `adaptive_loss` and `get_normalized_probs` go on from there.
+        lengths_vary: see build_stack.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class StackDecoder(FairseqIncrementalDecoder):
         embed_tokens: nn.Module,
         input_size: int,
         output: nn.Module,
+        lengths_vary: bool = False,
     ):
         super().__init__(dictionary)
         self.padding_idx = dictionary.pad()
-        self.stack = build_stack(cfg, layers, input_size=input_size)
+        self.stack = build_stack(cfg, layers, lengths_vary=lengths_vary, input_size=input_size)
         self.embed_tokens = embed_tokens
         adaptive = isinstance(output, AdaptiveSoftmax)
         self.adaptive_softmax = output if adaptive else None
@@ -108,8 +111,12 @@ class StackDecoder(FairseqIncrementalDecoder):
 
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:
-    """Tokens (B, L) to a bool mask (L, B), True at padding; None where nothing is padded."""
-    mask = tokens.t().eq(padding_idx)
-    if not mask.any():
+    """Tokens (B, L) to a bool mask (L, B), True at padding; None where nothing is padded and the host knows that: no
+    device is asked, but by TorchScript."""
+    if torch.jit.is_scripting():
+        known: Optional[Tensor] = tokens
+    else:
+        known = host_copy(tokens)
+    if known is not None and not known.eq(padding_idx).any():
         return None
-    return mask
+    return tokens.t().eq(padding_idx).contiguous()  # or each layer would make it so

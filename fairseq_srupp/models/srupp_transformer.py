@@ -66,6 +66,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         self.stack = build_stack(
             cfg,
             cfg.encoder_layers,
+            lengths_vary=True,
             input_size=embed_dim(cfg),
             causal=False,
             bidirectional=not cfg.encoder_unidirectional,
@@ -83,14 +84,18 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
             src_lengths, src_lang_id: not used; fairseq passes them.
 
         Returns:
-            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], "rows": [], or after
+            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], "source_padding":
+            [bool (S, B)] of the same, or [] where nothing is known to be padded, "rows": [], or after
             `reorder_encoder_out` [int64 (B',)], the sentence of each row.
         """
         padding = padding_mask(src_tokens, self.padding_idx)
         x = F.dropout(self.embed_tokens(src_tokens.t()), self.embed_dropout, self.training)
         x = F.dropout(self.stack(x, padding_mask=padding), self.output_dropout, self.training)
         mask = src_tokens.eq(self.padding_idx)  # tasks of fairseq expect it, padding or not
-        return {"encoder_out": [x], "encoder_padding_mask": [mask], "rows": []}
+        source_padding: List[Tensor] = []
+        if padding is not None:
+            source_padding.append(padding)
+        return {"encoder_out": [x], "encoder_padding_mask": [mask], "source_padding": source_padding, "rows": []}
 
     def max_positions(self) -> int:
         return NO_LIMIT
@@ -101,6 +106,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         return {
             "encoder_out": encoder_out["encoder_out"],
             "encoder_padding_mask": encoder_out["encoder_padding_mask"],
+            "source_padding": encoder_out["source_padding"],
             "rows": [rows[0].index_select(0, new_order) if len(rows) > 0 else new_order],
         }
 
@@ -125,6 +131,7 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
             embed_tokens=embed_tokens,
             input_size=embed_dim(cfg),
             output=OutputLayer(cfg.hidden_size, symbols=len(dictionary), embedding=shared),
+            lengths_vary=True,
         )
         self.need_alignment = False
 
@@ -187,11 +194,11 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
 
 
 def _source_padding(encoder_out: EncoderOut) -> Optional[Tensor]:
-    """(S, B), True at padding; None where nothing is padded."""
-    mask = encoder_out["encoder_padding_mask"][0]
-    if not mask.any():
+    """(S, B), True at padding, or None."""
+    padding = encoder_out["source_padding"]
+    if len(padding) == 0:
         return None
-    return mask.t()
+    return padding[0]
 
 
 def _source_of_rows(encoder_out: EncoderOut) -> Tuple[Tensor, Optional[Tensor]]:

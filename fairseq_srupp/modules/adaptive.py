@@ -31,9 +31,17 @@ class Bands:
         self.ends: List[int] = ends
         self.starts: List[int] = [0, *ends[:-1]]
 
-    def positions(self, words: Tensor, band: int) -> Tensor:
-        """Where words (N,) are of a band: int64 (n,)."""
-        return ((words >= self.starts[band]) & (words < self.ends[band])).nonzero().squeeze(1)
+    def sort(self, words: Tensor) -> Tuple[Tensor, List[int]]:
+        """Words (N,) in the order of their bands, those of a band as they stand.
+
+        Returns:
+            Where each stands in `words`, int64 (N,), and how many each band has: the one question to the device.
+        """
+        band_of = torch.zeros_like(words, dtype=torch.uint8)
+        for start in self.starts[1:]:
+            band_of += words >= start
+        counts = torch.stack([(band_of == band).sum() for band in range(len(self.ends))])
+        return band_of.argsort(stable=True), counts.tolist()
 
 
 def band_dims(bands: Bands, embed_dim: int, factor: float) -> List[int]:
@@ -97,11 +105,10 @@ class AdaptiveInput(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """Words, int64 of any shape, to (..., d)."""
         flat = words.reshape(-1)
+        order, counts = self.bands.sort(flat)
         # Every band takes part, with no word perhaps, so that each parameter has a gradient in every process.
-        positions = [self.bands.positions(flat, band) for band in range(len(self.embeddings))]
-        rows = [self._rows(flat[at], band) for band, at in enumerate(positions)]
-        order = torch.cat(positions)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        rows = [self._rows(of_band, band) for band, of_band in enumerate(flat.index_select(0, order).split(counts))]
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(order.size(0), device=order.device))
         return torch.cat(rows).index_select(0, back).unflatten(0, words.shape)
 
     def _rows(self, words: Tensor, band: int) -> Tensor:
@@ -142,26 +149,16 @@ class AdaptiveSoftmax(nn.Module):
             Scores: (N, head) for all N positions, then of each tail (n, size) for its n positions, None without any.
             Targets within them, (N,) and (n,) or None; in the head that of a word of a tail is the tail's entry.
         """
-        features, target = features.reshape(-1, features.size(-1)), target.reshape(-1)
-        head_target = target.clone()
-        scores, targets = [self._scores(features, 0)], [head_target]
-        for band in range(1, len(self.bands.ends)):
-            at = self.bands.positions(target, band)
-            head_target[at] = self._entry(band)
-            scores.append(self._scores(features[at], band) if len(at) else None)
-            targets.append(target[at] - self.bands.starts[band] if len(at) else None)
+        scores, targets, _ = self._of_bands(features, target)
         return scores, targets
 
     def log_probs_of(self, features: Tensor, target: Tensor) -> Tensor:
         """Log-probabilities (...), fp32 or more, of the words target (...) after features (..., d)."""
-        scores, targets = self(features, target)
-        flat = target.reshape(-1)
+        scores, targets, positions = self._of_bands(features, target)
         result = _chosen(scores[0], targets[0])
         for band in range(1, len(scores)):
             if scores[band] is not None:
-                result = result.index_add(
-                    0, self.bands.positions(flat, band), _chosen(scores[band], targets[band])
-                )
+                result = result.index_add(0, positions[band], _chosen(scores[band], targets[band]))
         return result.view(target.shape)
 
     def get_log_prob(self, features: Tensor, target: Optional[Tensor]) -> Tensor:
@@ -178,6 +175,21 @@ class AdaptiveSoftmax(nn.Module):
             within = F.log_softmax(_wide(self._scores(features, band)), dim=-1)
             parts.append(within + head[..., self._entry(band)].unsqueeze(-1))
         return torch.cat(parts, dim=-1)
+
+    def _of_bands(
+        self, features: Tensor, target: Tensor
+    ) -> Tuple[List[Optional[Tensor]], List[Optional[Tensor]], Tuple[Tensor, ...]]:
+        """What `forward` returns, and where the words are of each band, (n,)."""
+        features, target = features.reshape(-1, features.size(-1)), target.reshape(-1)
+        order, counts = self.bands.sort(target)
+        positions = order.split(counts)
+        head_target = target.clone()
+        scores, targets = [self._scores(features, 0)], [head_target]
+        for band, at in enumerate(positions[1:], start=1):
+            head_target.index_fill_(0, at, self._entry(band))
+            scores.append(self._scores(features.index_select(0, at), band) if len(at) else None)
+            targets.append(target.index_select(0, at) - self.bands.starts[band] if len(at) else None)
+        return scores, targets, positions
 
     def _scores(self, features: Tensor, band: int) -> Tensor:
         projected = F.linear(features, self.projections[band].t())

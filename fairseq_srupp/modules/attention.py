@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.autocast import autocast_dtype
 from .masks import AttentionMask
 
 HALF = (torch.float16, torch.bfloat16)
@@ -52,20 +53,26 @@ def attend(
     Returns:
         A (B, H, L, d'/H); under autocast in its dtype.
     """
-    size = queries.size(-1)
     if torch.jit.is_scripting():
-        return fused(queries, keys, values, mask, dropout, 1 / math.sqrt(size))
+        return fused(queries, keys, values, mask, dropout, 1 / math.sqrt(queries.size(-1)))
     else:
         device = queries.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
-        way = WAYS[choose(device, queries.dtype, size, kind(mask))]
-        # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
-        missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
-        if missing:
-            queries, keys, values = (F.pad(t, (0, missing)) for t in (queries, keys, values))
-        return way(queries, keys, values, mask, dropout, 1 / math.sqrt(size))[..., :size]
+        dtype = autocast_dtype(device)
+        if dtype is None:
+            return _attend(queries, keys, values, mask, dropout)
+        with torch.autocast(device, enabled=False):
+            return _attend(queries.to(dtype), keys.to(dtype), values.to(dtype), mask, dropout)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float) -> Tensor:
+    device, size = queries.device.type, queries.size(-1)
+    # An exported program is for other devices too, and torch's own operator tells them most.
+    way = fused if torch.compiler.is_exporting() else WAYS[choose(device, queries.dtype, size, kind(mask))]
+    # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
+    missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
+    if missing:
+        queries, keys, values = (F.pad(t, (0, missing)) for t in (queries, keys, values))
+    return way(queries, keys, values, mask, dropout, 1 / math.sqrt(size))[..., :size]
 
 
 def kind(mask: Optional[AttentionMask]) -> str:
@@ -102,52 +109,49 @@ def fused_causal(
 def products(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float
 ) -> Tensor:
-    rows, heads, length, size = queries.shape
-    allowed = None if mask is None else mask.allowed
+    rows, heads = queries.shape[:2]
+    allowed, causal, window = AttentionMask() if mask is None else mask
     if allowed is not None and allowed.dim() == 4:
         allowed = allowed.expand(-1, heads, -1, -1).flatten(0, 1)  # (B H, L or 1, K)
-    spans = _spans(length, keys.size(-2), mask, SLICE.get(queries.device.type, length))
-    with torch.autocast(queries.device.type, enabled=False):
-        a = _Products.apply(*(t.flatten(0, 1) for t in (queries, keys, values)), allowed, spans, dropout, scale)
-    return a.unflatten(0, (rows, heads))
+    flat = (t.flatten(0, 1) for t in (queries, keys, values))
+    return _Products.apply(*flat, allowed, causal, window, dropout, scale).unflatten(0, (rows, heads))
 
 
 WAYS: Dict[str, Callable[..., Tensor]] = {"fused": fused, "fused_causal": fused_causal, "products": products}
 
-SLICE = {"cpu": 256, "cuda": 512}
-"""How many queries of a causal mask `products` takes at once, with the keys that these may see."""
+SLICE = {"cpu": 256}
+"""How many queries `products` takes at once, by device, with the keys that a causal mask lets these see; all where it does not
+say. Measured: on an H200 at the sizes of all language models slices cost more in smaller products than they save."""
 
 
 def _allowed(mask: AttentionMask, queries: Tensor, keys: Tensor) -> Tensor:
     """The mask as a tensor."""
-    if mask.allowed is not None:
-        return mask.allowed
+    allowed = mask.allowed
+    if allowed is not None:
+        return allowed
     length, seen = queries.size(-2), keys.size(-2)
     return torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)
 
 
 def _spans(
-    length: int, seen: int, mask: Optional[AttentionMask], most: int
-) -> List[Tuple[int, int, int, int, bool]]:
-    """Queries from a to b with the keys from low to high that any of them may see, and whether these b - a queries are to
-    be masked causally among the last b - a keys."""
-    if mask is None or not mask.causal:
-        return [(0, length, 0, seen, False)]
-    past, spans = seen - length, []
-    pieces = max(1, round(length / most))
+    length: int, seen: int, causal: bool, window: Optional[int], most: Optional[int]
+) -> List[Tuple[int, int, int, int]]:
+    """Queries from a to b, at most about `most` of L, with the keys from low to high of K that any of them may see."""
+    if not causal or most is None or length <= most:
+        return [(0, length, 0, seen)]
+    pieces, past = -(-length // most), seen - length
     ends = [length * i // pieces for i in range(pieces + 1)]
-    for a, b in zip(ends, ends[1:]):
-        low = 0 if mask.window is None else max(0, past + a - mask.window)
-        spans.append((a, b, low, past + b, mask.allowed is None and b - a > 1))
-    return spans
+    return [
+        (a, b, 0 if window is None else max(0, past + a - window), past + b) for a, b in zip(ends, ends[1:])
+    ]
 
 
 class _Products(torch.autograd.Function):
-    """Queries (N, L, e), keys and values (N, K, e) to (N, L, e), in slices of the queries.
+    """Queries (N, L, e), keys and values (N, K, e), allowed (1 or N, L or 1, K) or (L, K) or None, to (N, L, e).
 
-    For the backward pass it keeps, besides its inputs, each score's probability in their dtype, and with dropout a byte
-    that says whether it was kept: N L K 3 bytes in half precision, for a layer at enwik8 base (4 rows, L = 1024,
-    K = 2048) 25 MB, less what the slices leave out.
+    For the backward pass it keeps, besides inputs and result, each score's probability in their dtype, and with dropout a
+    byte that says whether it was kept: 3 N L K bytes in half precision; for a layer at enwik8 base (4 rows, L = 1024,
+    K = 2048) 25 MB.
     """
 
     @staticmethod
@@ -157,49 +161,77 @@ class _Products(torch.autograd.Function):
         keys: Tensor,
         values: Tensor,
         allowed: Optional[Tensor],
-        spans: List[Tuple[int, int, int, int, bool]],
+        causal: bool,
+        window: Optional[int],
         dropout: float,
         scale: float,
     ) -> Tensor:
-        parts, saved = [], []
-        for a, b, low, high, causal in spans:
+        # Compiled code serves all lengths, so it cannot be of as many slices as one length needs.
+        most = None if torch.compiler.is_compiling() else SLICE.get(queries.device.type)
+        ctx.slices, ctx.dropout, ctx.scale = (causal, window, most), dropout, scale
+        results, probabilities, kept = [], [], []
+        for a, b, low, high in _spans(queries.size(1), keys.size(1), *ctx.slices):
             scores = _scores(queries[:, a:b], keys[:, low:high], scale)
-            if causal:
-                future = torch.ones(b - a, b - a, dtype=torch.bool, device=scores.device).triu(1)
-                scores[..., a - b :].masked_fill_(future, -math.inf)
-            elif allowed is not None:
+            if allowed is not None:
                 visible = allowed[..., a:b, low:high] if allowed.size(-2) > 1 else allowed[..., low:high]
                 scores.masked_fill_(~visible, -math.inf)
+            elif causal:  # the last b - a keys are the queries' own positions
+                future = torch.ones(b - a, b - a, dtype=torch.bool, device=scores.device).triu(1)
+                scores[..., high - low - (b - a) :].masked_fill_(future, -math.inf)
             probability = scores.softmax(-1).to(queries.dtype)
-            saved.append(probability)
+            probabilities.append(probability)
             if dropout > 0:
-                probability, kept = torch.native_dropout(probability, dropout, True)
-                saved.append(kept)
-            parts.append(torch.bmm(probability, values[:, low:high]))
-        ctx.save_for_backward(queries, keys, values, *saved)
-        ctx.spans, ctx.dropout, ctx.scale = spans, dropout, scale
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+                probability, mask = torch.native_dropout(probability, dropout, True)
+                kept.append(mask)
+            results.append(torch.bmm(probability, values[:, low:high]))
+        result = _joined(results)
+        ctx.save_for_backward(queries, keys, values, result, *probabilities, *kept)
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        queries, keys, values, *saved = ctx.saved_tensors
-        grad_queries, grad_keys, grad_values = [], torch.zeros_like(keys), torch.zeros_like(values)
-        for a, b, low, high, _ in ctx.spans:
-            probability, of_slice = saved.pop(0), grad[:, a:b]
-            grad_probability = _scores(of_slice, values[:, low:high], 1.0)
-            dropped = probability
+        queries, keys, values, result, *saved = ctx.saved_tensors
+        spans = _spans(queries.size(1), keys.size(1), *ctx.slices)
+        probabilities, kept = saved[: len(spans)], saved[len(spans) :]
+        rescale = 1 / (1 - ctx.dropout)
+        # The gradient of scores is P (dP - the sum of P dP over keys); with dropout or without, that sum is the sum of A dA
+        # over dimensions.
+        sums = (result.to(_wide(grad.dtype)) * grad).sum(-1, keepdim=True)
+        grad_queries: List[Tensor] = []
+        grad_keys = grad_values = None
+        for i in range(len(spans) - 1, -1, -1):  # the last slice sees most keys
+            a, b, low, high = spans[i]
+            dropped, grad_scores = probabilities[i], _scores(grad[:, a:b], values[:, low:high], rescale)
             if ctx.dropout > 0:
-                kept, rescale = saved.pop(0), 1 / (1 - ctx.dropout)
-                dropped = probability * kept * rescale
-                grad_probability = grad_probability * kept * rescale
-            grad_values[:, low:high].baddbmm_(dropped.transpose(1, 2), of_slice)
-            grad_scores = torch._softmax_backward_data(
-                grad_probability, probability.to(grad_probability.dtype), -1, queries.dtype
-            )
-            grad_queries.append(_scaled_bmm(grad_scores, keys[:, low:high], ctx.scale))
-            grad_keys[:, low:high].baddbmm_(grad_scores.transpose(1, 2), queries[:, a:b], alpha=ctx.scale)
-        return torch.cat(grad_queries, 1), grad_keys, grad_values, None, None, None, None
+                dropped = dropped * kept[i]
+                grad_scores.mul_(kept[i])
+            grad_scores = grad_scores.sub_(sums[:, a:b]).mul_(probabilities[i]).to(queries.dtype)
+            grad_queries.insert(0, _scaled_bmm(grad_scores, keys[:, low:high], ctx.scale))
+            grad_keys = _added(grad_keys, keys, low, high, grad_scores, queries[:, a:b], ctx.scale)
+            grad_values = _added(grad_values, values, low, high, dropped, grad[:, a:b], rescale)
+        return _joined(grad_queries), grad_keys, grad_values, None, None, None, None, None
+
+
+def _joined(slices: List[Tensor]) -> Tensor:
+    return slices[0] if len(slices) == 1 else torch.cat(slices, 1)
+
+
+def _added(
+    total: Optional[Tensor], like: Tensor, low: int, high: int, left: Tensor, right: Tensor, scale: float
+) -> Tensor:
+    """total, as large as `like` (N, K, e) or None for zeros, with scale left^T right added to rows low to high."""
+    left = left.transpose(1, 2)
+    if total is None:
+        if high - low == like.size(1):
+            return _scaled_bmm(left, right, scale)
+        total = torch.zeros_like(like)
+    total[:, low:high].baddbmm_(left, right, alpha=scale)
+    return total
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _scores(left: Tensor, right: Tensor, scale: float) -> Tensor:

@@ -24,7 +24,6 @@ class SRUppLayer(nn.Module):
         projection: False gives figure 2 (a), U = X W; implies no attention.
         heads, attention_dropout, attention_norm, independent_query, alpha_init: see AttentionTransform.
         dropout: of the normalised attention output.
-        highway_dropout: of c - x in the highway connection, one mask for all steps; 0 in a stack's last layer.
         bidirectional: the second half of d runs backwards in time.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them.
 
@@ -44,7 +43,6 @@ class SRUppLayer(nn.Module):
         heads: int = 1,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        highway_dropout: float = 0.0,
         attention_norm: str = "post",
         independent_query: bool = False,
         alpha_init: float = 0.0,
@@ -74,7 +72,6 @@ class SRUppLayer(nn.Module):
         else:
             self.transform = LinearTransform(hidden_size)
         self.attention = attention
-        self.highway_dropout = highway_dropout
         self.bidirectional = bidirectional
         self.checkpoint_activations = checkpoint_activations
         self.weight_c = nn.Parameter(torch.empty(2, hidden_size).uniform_(-1, 1))
@@ -89,6 +86,7 @@ class SRUppLayer(nn.Module):
         context: Optional[Tensor] = None,
         mask: Optional[AttentionMask] = None,
         padding_mask: Optional[Tensor] = None,
+        highway_mask: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Tensor]:
         """Run the layer over L positions.
 
@@ -97,14 +95,17 @@ class SRUppLayer(nn.Module):
             c0: (B, d), the state before the first position; zeros if None.
             context, mask: what attention sees besides x; see AttentionTransform.forward.
             padding_mask: bool (L, B), True at padding: the state passes, the output is 0.
+            highway_mask: (B, d), the scale of c - x in the highway connection, the same for all steps (dropout).
 
         Returns:
             h (L, B, d), the state c (B, d) after the last position.
         """
         if not torch.jit.is_scripting():
             if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-                return checkpoint(self._forward, x, c0, context, mask, padding_mask, use_reentrant=False)
-        return self._forward(x, c0, context, mask, padding_mask)
+                return checkpoint(
+                    self._forward, x, c0, context, mask, padding_mask, highway_mask, use_reentrant=False
+                )
+        return self._forward(x, c0, context, mask, padding_mask, highway_mask)
 
     def forward_cached(
         self,
@@ -114,6 +115,7 @@ class SRUppLayer(nn.Module):
         *,
         mask: Optional[AttentionMask] = None,
         padding_mask: Optional[Tensor] = None,
+        highway_mask: Optional[Tensor] = None,
         beam: int = 1,
     ) -> Tuple[Tensor, Tensor, Optional[KeyValueCache]]:
         """As `forward`, with the keys and values of the positions before; see AttentionTransform.forward_cached.
@@ -125,7 +127,7 @@ class SRUppLayer(nn.Module):
             u, cache = self.transform.forward_cached(x, KeyValueCache() if cache is None else cache, mask=mask, beam=beam)
         else:
             u, cache = self.transform(x), None
-        return *self._recur(u, x, c0, padding_mask), cache
+        return *self._recur(u, x, c0, padding_mask, highway_mask), cache
 
     def _forward(
         self,
@@ -134,22 +136,23 @@ class SRUppLayer(nn.Module):
         context: Optional[Tensor],
         mask: Optional[AttentionMask],
         padding_mask: Optional[Tensor],
+        highway_mask: Optional[Tensor],
     ) -> Tuple[Tensor, Tensor]:
         if self.attention:
             u = self.transform(x, context=context, mask=mask)
         else:
             u = self.transform(x)
-        return self._recur(u, x, c0, padding_mask)
+        return self._recur(u, x, c0, padding_mask, highway_mask)
 
     def _recur(
-        self, u: Tensor, x: Tensor, c0: Optional[Tensor], padding_mask: Optional[Tensor]
+        self,
+        u: Tensor,
+        x: Tensor,
+        c0: Optional[Tensor],
+        padding_mask: Optional[Tensor],
+        highway_mask: Optional[Tensor],
     ) -> Tuple[Tensor, Tensor]:
         u = u.unflatten(-1, [3, -1])
-        highway_mask: Optional[Tensor] = None
-        if self.training and self.highway_dropout > 0:
-            keep = 1 - self.highway_dropout
-            wide = torch.promote_types(u.dtype, torch.float32)
-            highway_mask = torch.empty(x.shape[1:], dtype=wide, device=u.device).bernoulli_(keep).div_(keep)
         if torch.jit.is_scripting():
             return torch.ops.fairseq_srupp.recurrence(
                 u, x, self.weight_c, self.bias, c0, highway_mask, padding_mask, self.bidirectional

@@ -5,6 +5,7 @@ from typing import Iterable, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..ops.autocast import autocast_dtype
 from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
@@ -39,8 +40,8 @@ class SRUppStack(nn.Module):
         input_size: size of the input; where it is not d, a bias-free projection stands first.
         causal: a position sees no later one; False: all see all (encoder).
         dropout, heads, attention_dropout, attention_norm, independent_query, alpha_init, projection, bidirectional,
-            checkpoint_activations: of each layer, see SRUppLayer. `dropout` is also the highway dropout, which the last
-            layer does without.
+            checkpoint_activations: of each layer, see SRUppLayer. `dropout` is also that of c - x in the highway connection,
+            one mask for all steps, which the last layer does without.
 
     Raises:
         ValueError: sizes that do not divide, an attention layer that does not exist.
@@ -68,6 +69,8 @@ class SRUppStack(nn.Module):
         super().__init__()
         attending = attention_layer_indices(layers, explicit=attention_layers) if projection else []
         self.causal = causal
+        self.hidden_size = hidden_size
+        self.highway_dropout = dropout
         self.input_proj = None
         if input_size is not None and input_size != hidden_size:
             self.input_proj = nn.Linear(input_size, hidden_size, bias=False)
@@ -81,7 +84,6 @@ class SRUppStack(nn.Module):
                 heads=heads,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
-                highway_dropout=dropout if i < layers else 0.0,
                 attention_norm=attention_norm,
                 independent_query=independent_query,
                 alpha_init=alpha_init,
@@ -90,6 +92,17 @@ class SRUppStack(nn.Module):
             )
             for i in range(1, layers + 1)
         )
+
+    def compile_layers(self, dynamic: Optional[bool] = None) -> None:
+        """Compile the layers by torch.compile, in place: parameters keep their names.
+
+        That is their `forward`, which training runs, and evaluation without a cache. What runs with one stays as it is.
+
+        Args:
+            dynamic: True: for inputs of all sizes at once; None: for those that come, and for all once they change.
+        """
+        for layer in self.layers:
+            layer.compile(dynamic=dynamic)
 
     def forward(
         self,
@@ -144,11 +157,12 @@ class SRUppStack(nn.Module):
         else:
             mask = full_mask(_batch_first(padding_mask))
         weights: Optional[Tensor] = None
-        for layer in self.layers:
+        highway = self._highway_masks(x)
+        for i, layer in enumerate(self.layers):
             if layer.attention:
                 if need_weights:
                     weights = layer.transform.weights(x, source, mask)
-            x, _ = layer(x, context=source, mask=mask, padding_mask=padding_mask)
+            x, _ = layer(x, context=source, mask=mask, padding_mask=padding_mask, highway_mask=highway[i])
         return x, weights
 
     def forward_segment(
@@ -177,10 +191,12 @@ class SRUppStack(nn.Module):
         state = self._checked(state)
         mask = causal_mask(x.size(0), _memory_length(state), device=x.device)
         ends = []
-        for layer, (c, memory) in zip(self.layers, state):
+        for layer, (c, memory), highway in zip(self.layers, state, self._highway_masks(x)):
             if memory is not None:
                 memory = memory.to(x.dtype)  # a run may go on in another precision
-            h, c = layer(x, c, context=memory, mask=mask, padding_mask=padding_mask)
+            if c is None:  # zeros, or compiled layers would be compiled once more for the first segment
+                c = x.new_zeros(x.size(1), self.hidden_size, dtype=torch.promote_types(x.dtype, torch.float32))
+            h, c = layer(x, c, context=memory, mask=mask, padding_mask=padding_mask, highway_mask=highway)
             ends.append(LayerState(c.detach(), _last_inputs(memory, x, mem_len) if layer.attention else None))
             x = h
         return x, ends
@@ -257,14 +273,32 @@ class SRUppStack(nn.Module):
         self, x: Tensor, state: StackState, mask: Optional[AttentionMask], **kwargs
     ) -> Tuple[Tensor, StackState]:
         ends = []
-        for layer, (c, memory) in zip(self.layers, state):
-            x, c, cache = layer.forward_cached(x, c, memory, mask=mask, **kwargs)
+        for layer, (c, memory), highway in zip(self.layers, state, self._highway_masks(x)):
+            x, c, cache = layer.forward_cached(x, c, memory, mask=mask, highway_mask=highway, **kwargs)
             ends.append(LayerState(c, cache))
         return x, ends
+
+    def _highway_masks(self, x: Tensor) -> List[Optional[Tensor]]:
+        """For each layer (B, d); for x (L, B, any)."""
+        masks: List[Optional[Tensor]] = []
+        if self.training and self.highway_dropout > 0:
+            keep, wide = 1 - self.highway_dropout, torch.promote_types(x.dtype, torch.float32)
+            drawn = torch.empty(len(self.layers), x.size(1), self.hidden_size, dtype=wide, device=x.device)
+            drawn.bernoulli_(keep).div_(keep)[-1] = 1
+            for mask in drawn.unbind(0):
+                masks.append(mask)
+        else:
+            for _ in self.layers:
+                masks.append(None)
+        return masks
 
     def _input(self, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
         if self.input_proj is not None:
             x = self.input_proj(x)
+        if not torch.jit.is_scripting():
+            dtype = autocast_dtype(x.device.type)
+            if dtype is not None:  # the layers would cast it, and keep it for the memory as it is
+                x = x.to(dtype)
         return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)
 
     def _checked(self, state: Optional[StackState]) -> StackState:

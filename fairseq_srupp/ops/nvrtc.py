@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import glob
 import hashlib
 import os
 import tempfile
@@ -43,9 +42,10 @@ def source_folder() -> Path:
 def library_path() -> str:
     """libnvrtc: that of torch's CUDA version, among torch's dependencies or wherever the loader looks."""
     major = torch.version.cuda.split(".")[0] if torch.version.cuda else "*"
-    folders = (Path(torch.__file__).parents[1] / "nvidia" / "*" / "lib", Path(torch.__file__).parent / "lib")
-    found = [path for folder in folders for path in sorted(glob.glob(str(folder / f"libnvrtc.so.{major}")))]
-    return found[0] if found else f"libnvrtc.so.{major}"
+    name = f"libnvrtc.so.{major}"
+    folder = Path(torch.__file__).parent
+    found = [*sorted((folder.parent / "nvidia").glob(f"*/lib/{name}")), *sorted((folder / "lib").glob(name))]
+    return str(found[0]) if found else name
 
 
 def missing() -> str | None:
@@ -65,8 +65,12 @@ def missing() -> str | None:
 
 @functools.cache
 def _nvrtc() -> ctypes.CDLL:
+    path = Path(library_path())
     try:
-        return ctypes.CDLL(library_path())
+        if path.is_absolute():  # it opens this by name when it compiles, and CUDA 13.0's does not look beside itself
+            for builtins in path.parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(builtins))
+        return ctypes.CDLL(str(path))
     except OSError as error:
         raise NvrtcError(f"fairseq_srupp: libnvrtc, which comes with torch, does not load: {error}") from error
 
@@ -111,7 +115,7 @@ def image(dtype: torch.dtype, capability: tuple[int, int]) -> bytes:
     program = f"{_kernel_source()}\nSRUPP_KERNELS({_TYPES[dtype]}, {name})\n"
     options = [f"--gpu-architecture={target}", "--std=c++17", "--fmad=true"]
     digest = hashlib.sha256(repr((program, options, _version())).encode()).hexdigest()
-    return _cached(f"{name}-{target}-{digest[:32]}", lambda: _compile(program, options, target))
+    return _cached(f"{name}-{target}-{digest[:32]}", lambda: _compile(program, options, target)[0])
 
 
 def _kernel_source() -> str:
@@ -121,16 +125,18 @@ def _kernel_source() -> str:
     return "\n".join(line for line in lines if not line.startswith(('#include "', "#pragma once")))
 
 
-def _compile(program: str, options: list[str], target: str) -> bytes:
+def _compile(program: str, options: list[str], target: str) -> tuple[bytes, str]:
+    """The compiled program and what the compiler said."""
     handle = ctypes.c_void_p()
     text, name = program.encode(), b"fairseq_srupp.cu"
     _nvrtc_call("nvrtcCreateProgram", ctypes.byref(handle), text, name, 0, None, None)
     try:
         arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        if _nvrtc().nvrtcCompileProgram(handle, len(options), arguments):
-            log = _get(handle, "ProgramLog").rstrip(b"\0").decode()
+        failed = _nvrtc().nvrtcCompileProgram(handle, len(options), arguments)
+        log = _get(handle, "ProgramLog").rstrip(b"\0").decode()
+        if failed:
             raise NvrtcError(f"fairseq_srupp: NVRTC does not compile the kernels:\n{log}")
-        return _get(handle, "CUBIN" if target.startswith("sm_") else "PTX")
+        return _get(handle, "CUBIN" if target.startswith("sm_") else "PTX"), log
     finally:
         _nvrtc_call("nvrtcDestroyProgram", ctypes.byref(handle))
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from fairseq_srupp.ops import cuda_launch, nvrtc, reference
+from fairseq_srupp.ops.autocast import autocast_dtype
 from fairseq_srupp.ops.backends import FALLBACK, OPERATOR_NAMES, choose_backend, warn_of_reference
 from fairseq_srupp.ops.reference import state_dtype
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Asked here, not in the call: torch.compile of torch 2.10 cannot follow the question.
-_AUTOCAST = frozenset(name for name in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(name))
 _FORWARD_SCHEMA = (
     "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, "
     "Tensor? padding_mask, bool bidirectional, bool save_c) -> (Tensor h, Tensor c_last, Tensor c)"
@@ -67,7 +67,7 @@ def sru_recurrence(
         TypeError: a dtype that does not fit.
         RuntimeError: the requested backend is not available here.
     """
-    if u.device.type in _AUTOCAST and torch.is_autocast_enabled(u.device.type):
+    if autocast_dtype(u.device.type) is not None:
         x = x.to(u.dtype)
     _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional)
     name = choose_backend(u.device.type, backend, u.get_device())

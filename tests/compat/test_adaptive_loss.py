@@ -40,7 +40,7 @@ class Model(nn.Module):
 
 
 def loss(target, model, features, **kwargs):
-    sample = {"net_input": {"features": features}, "target": target}
+    sample = {"net_input": {"features": features}, "target": target, "ntokens": int((target != PAD).sum())}
     return AdaptiveLoss(Task(), sentence_avg=False)(model, sample, **kwargs)
 
 

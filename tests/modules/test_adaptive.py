@@ -105,6 +105,12 @@ def test_padding():
     assert adaptive.embeddings[0].grad[1].eq(0).all() and adaptive.embeddings[0].grad[5].ne(0).any()
 
 
+def test_a_word_beyond_the_vocabulary_is_an_error():
+    adaptive, _ = build()
+    with pytest.raises(IndexError, match="out of range"):
+        adaptive(torch.tensor([3, WORDS]))
+
+
 def test_cut_offs():
     assert Bands(60, (10, 60)).ends == [10, 60]
     assert Bands(60, ()).ends == [60]

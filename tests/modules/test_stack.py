@@ -227,15 +227,25 @@ def test_a_fully_padded_row_gives_zeros(awake, causal):
     assert all(p.grad.isfinite().all() for p in stack.parameters() if p.grad is not None) and x.grad.isfinite().all()
 
 
+def steps_of_layers(stack, x):
+    """What each layer adds to its input."""
+    steps = []
+    hooks = [layer.register_forward_hook(lambda _, given, got: steps.append(got[0] - given[0])) for layer in stack.layers]
+    stack(x)
+    for hook in hooks:
+        hook.remove()
+    return steps
+
+
 def test_dropout_of_the_highway_is_one_mask_for_all_steps_and_absent_in_the_last_layer():
-    stack = SRUppStack(64, DA, 2, attention_layers=[], dropout=0.5)
-    assert stack.layers[0].highway_dropout == 0.5 and stack.layers[1].highway_dropout == 0
-    layer = SRUppLayer(64, DA, attention=False, highway_dropout=0.5).train()
-    x = torch.randn(6, 3, 64)
-    untouched = (layer(x)[0] == x).all(0)
-    assert 0.3 < untouched.float().mean() < 0.7
-    assert not torch.equal(untouched[0], untouched[1]), "each sequence has a mask of its own"
-    assert (layer.eval()(x)[0] == x).all(0).sum() == 0
+    stack, x = SRUppStack(64, DA, 3, attention_layers=[], dropout=0.5).train(), torch.randn(6, 3, 64)
+    *untouched, last = [(step == 0).all(0) for step in steps_of_layers(stack, x)]
+    for mask in untouched:
+        assert 0.3 < mask.float().mean() < 0.7
+        assert not torch.equal(mask[0], mask[1]), "each sequence has a mask of its own"
+    assert not torch.equal(*untouched), "each layer has a mask of its own"
+    assert not last.any()
+    assert not any((step == 0).all(0).any() for step in steps_of_layers(stack.eval(), x))
 
 
 def test_activation_checkpointing_changes_nothing():
@@ -284,9 +294,15 @@ def test_the_state_passes_through_padding_at_the_end(awake):
 
 
 def test_the_highway_mask_keeps_the_mean():
-    layer = SRUppLayer(20_000, DA, attention=False, highway_dropout=0.5).train()
-    x = torch.randn(1, 1, 20_000)
-    kept = layer(x)[0] - x
-    everything = layer.eval()(x)[0] - x
+    stack, x = SRUppStack(20_000, DA, 2, attention_layers=[], dropout=0.5).train(), torch.randn(1, 1, 20_000)
+    for layer in stack.layers:
+        layer.transform.dropout.p = 0.0
+    kept, everything = steps_of_layers(stack, x)[0], steps_of_layers(stack.eval(), x)[0]
     touched = kept != 0
     torch.testing.assert_close(kept[touched], 2 * everything[touched], rtol=1e-3, atol=1e-5)
+
+
+def test_shapes_alone_can_be_computed():
+    stack = SRUppStack(D, DA, 2).to("meta")
+    h, state = stack.forward_segment(torch.empty(5, 2, D, device="meta"), mem_len=5)
+    assert h.shape == (5, 2, D) and stack(h).is_meta and state[0].memory.is_meta

@@ -1,0 +1,112 @@
+"""--compile: the same results, few compilations, and the same checkpoints."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.utils import counters
+from translation_task import Task
+
+from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
+from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
+
+PAD = Task.target_dictionary.pad()
+SIZES = {"hidden_size": 16, "attention_dim": 8, "dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def compilations():
+    """A function that tells how many there were."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: counters["stats"]["unique_graphs"]
+    assert not counters["graph_break"], "layers are compiled as a whole"
+    torch._dynamo.reset()
+
+
+def language_model(**options):
+    config = SRUppLanguageModelConfig(**{**SIZES, "layers": 4, "mem_len": 20, **options})
+    return SRUppLanguageModel.build_model(config, Task)
+
+
+def translation_model(**options):
+    config = SRUppTransformerConfig(**{**SIZES, "embed_dim": 6, "encoder_layers": 2, "decoder_layers": 2, **options})
+    return SRUppTransformer.build_model(config, Task)
+
+
+def twins(awake, build, **options):
+    """The model, and the same compiled."""
+    torch.manual_seed(0)
+    model = awake(build(**options))
+    compiled = build(compile=True, **options)
+    compiled.load_state_dict(model.state_dict())  # names are the same
+    return model, compiled
+
+
+def words(rows, length, padded=0):
+    made = torch.randint(4, len(Task.target_dictionary), (rows, length))
+    made[0, length - padded :] = PAD
+    return made
+
+
+def assert_alike(models, *arguments, **options):
+    """Scores, and in training the gradients of all parameters."""
+    results = []
+    for model in models:
+        model.zero_grad()
+        with torch.set_grad_enabled(model.training):
+            scores = model(*arguments, **options)[0]
+            if model.training:
+                F.log_softmax(scores, -1).square().mean().backward()
+        results.append([scores.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for eager, compiled in zip(*results, strict=True):
+        assert (compiled - eager).abs().max() <= 1e-5 * max(1, eager.abs().max())
+
+
+def test_a_language_model_on_segments(awake, compilations):
+    """A memory that grows from nothing over several segments, a shorter last segment, and evaluation in between."""
+    models = twins(awake, language_model, attention_every_n_layers=2)
+    for epoch in (1, 2):
+        for i, length in enumerate((8, 8, 8, 8, 5)):
+            tokens = words(3, length)
+            for model in models:
+                model.train().set_num_updates(5 * epoch + i)
+            assert_alike(models, tokens, stream=("train", epoch, i))
+        for model in models:
+            model.eval()
+        for i, length in enumerate((6, 6, 3)):
+            assert_alike(models, words(2, length), stream=("valid", epoch, i))
+    assert 0 < compilations() <= 6
+
+
+def test_translation_of_sentences_of_all_lengths(awake, compilations):
+    models = twins(awake, translation_model)
+    for rows, source, target in ((3, 5, 7), (4, 9, 6), (2, 12, 12), (6, 4, 5)):
+        sentences = words(rows, source, padded=2), torch.full((rows,), source), words(rows, target, padded=1)
+        for model in models:
+            model.train()
+        assert_alike(models, *sentences)
+        for model in models:
+            model.eval()
+        assert_alike(models, *sentences)
+    assert 0 < compilations() <= 6
+
+
+def test_a_copy_has_parameters_of_its_own(awake):
+    """As of --store-ema."""
+    _, compiled = twins(awake, language_model, layers=1)
+    tokens = words(2, 6)
+    other = copy.deepcopy(compiled)
+    before = other(tokens)[0]
+    with torch.no_grad():
+        for parameter in compiled.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(other(tokens)[0], before) and not torch.equal(compiled(tokens)[0], before)
+
+
+def test_without_a_compiler_it_says_so_in_one_line(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="--compile needs a C\\+\\+ compiler, and there is no no-such-compiler"):
+        language_model(compile=True)

@@ -1,0 +1,186 @@
+"""Every way to attend against the formula in fp64, and the rule that chooses one."""
+
+import math
+
+import pytest
+import torch
+
+from fairseq_srupp.modules import attention
+from fairseq_srupp.modules.attention import WAYS, attend, choose, kind
+from fairseq_srupp.modules.masks import AttentionMask, causal_mask, full_mask
+
+PADDING = torch.tensor([[False] * 9, [False] * 4 + [True] * 5, [True] * 9])  # (B, 9): none, some, all
+MASKS = {  # name: queries, keys, mask
+    "none": (9, 9, None),
+    "padding": (9, 9, full_mask(PADDING)),
+    "causal": (9, 9, causal_mask(9, 0)),
+    "memory": (9, 16, causal_mask(9, 7)),
+    "window": (9, 16, causal_mask(9, 7, window=5)),
+    "window beyond the memory": (9, 12, causal_mask(9, 3, window=5)),
+    "source": (9, 14, causal_mask(9, 5, padding_mask=PADDING, source_padding_mask=PADDING[:, 3:8])),
+    "a step": (1, 6, causal_mask(1, 5)),
+}
+HALF_ERROR = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+
+
+def tensors(length, seen, heads=2, size=5, dtype=torch.float64, device="cpu"):
+    generator = torch.Generator().manual_seed(length + seen)
+    shapes = (length, seen, seen)
+    made = [torch.randn(3, heads, n, size, generator=generator, dtype=torch.float64) for n in shapes]
+    return [t.to(device, dtype).requires_grad_() for t in made]
+
+
+def written_out(queries, keys, values, mask, drop=lambda p: p):
+    """softmax(Q K^T / sqrt(d'/H)) V with all that it is made of in fp64."""
+    queries, keys, values = queries.double(), keys.double(), values.double()
+    scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.size(-1))
+    if mask is not None:
+        length, seen = scores.shape[-2:]
+        allowed = mask.allowed
+        if allowed is None:
+            allowed = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
+        scores = scores.masked_fill(~allowed.to(scores.device), -math.inf)
+    return drop(scores.softmax(-1)) @ values
+
+
+def value_and_gradients(result, inputs):
+    weights = torch.arange(result.numel(), device=result.device).view(result.shape).sin()
+    return [result.detach(), *torch.autograd.grad((result.double() * weights).sum(), inputs)]
+
+
+def assert_close(got, expected, tolerance):
+    for value, exact in zip(got, expected):
+        assert value.isfinite().all()
+        assert (value.double() - exact.double()).norm() <= tolerance * exact.double().norm()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("heads, size", [(1, 7), (2, 4)])
+@pytest.mark.parametrize("slices", [2, 100])
+def test_every_way_computes_the_formula(monkeypatch, way, name, heads, size, slices):
+    length, seen, mask = MASKS[name]
+    if way == "fused_causal" and kind(mask) != "causal":
+        pytest.skip("only for causal masks")
+    if way != "products" and slices == 2:
+        pytest.skip("has no slices")
+    monkeypatch.setitem(attention.SLICE, "cpu", slices)
+    inputs = tensors(length, seen, heads, size)
+    result = WAYS[way](*inputs, mask, 0.0, 1 / math.sqrt(size))
+    expected = written_out(*inputs, mask)
+    assert_close(value_and_gradients(result, inputs), value_and_gradients(expected, inputs), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", HALF_ERROR)
+@pytest.mark.parametrize("name", MASKS)
+def test_half_precision_has_the_error_of_its_rounding(monkeypatch, dtype, name):
+    length, seen, mask = MASKS[name]
+    monkeypatch.setitem(attention.SLICE, "cpu", 4)
+    inputs = tensors(length, seen, dtype=dtype)
+    for way in ("fused", "products"):
+        result = WAYS[way](*inputs, mask, 0.0, 1 / math.sqrt(5))
+        assert result.dtype == dtype
+        expected = value_and_gradients(written_out(*inputs, mask), inputs)
+        assert_close(value_and_gradients(result, inputs), expected, HALF_ERROR[dtype])
+
+
+@pytest.mark.parametrize("slices", [2, 100])
+@pytest.mark.parametrize("name", ["none", "memory", "window", "source"])
+def test_the_backward_pass_drops_what_the_forward_pass_dropped(monkeypatch, name, slices):
+    length, seen, mask = MASKS[name]
+    monkeypatch.setitem(attention.SLICE, "cpu", slices)
+    queries, keys, values = tensors(length, seen, size=5)
+
+    def products(values):
+        torch.manual_seed(1)
+        return WAYS["products"](queries, keys, values, mask, 0.4, 1 / math.sqrt(5))
+
+    with torch.no_grad():  # with places as values, the result is the probabilities
+        places = torch.eye(seen, dtype=torch.float64).expand(3, 2, -1, -1)
+        dropped, whole = products(places), written_out(queries, keys, places, mask)
+    kept = dropped != 0
+    assert 0.4 < kept[whole > 0].double().mean() < 0.8
+    torch.testing.assert_close(dropped, whole * kept / 0.6)
+    expected = written_out(queries, keys, values, mask, lambda p: p * kept / 0.6)
+    inputs = [queries, keys, values]
+    assert_close(value_and_gradients(products(values), inputs), value_and_gradients(expected, inputs), 1e-12)
+
+
+def test_what_is_kept_for_the_backward_pass_is_in_half_precision():
+    inputs, kept = tensors(16, 32, heads=1, size=300, dtype=torch.bfloat16), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        result = WAYS["products"](*inputs, causal_mask(16, 16), 0.2, 0.1)
+    assert {t.dtype for t in kept} == {torch.bfloat16, torch.bool}
+    given = {t.untyped_storage().data_ptr() for t in (*inputs, result)}
+    scores = [t for t in kept if t.untyped_storage().data_ptr() not in given]
+    assert sum(t.nbytes for t in scores) == 3 * (3 * 16 * 32)
+
+
+def test_the_rule():
+    half, single = torch.bfloat16, torch.float32
+    assert choose("cuda", half, 768, "causal") == choose("cuda", half, 768, "none") == "products"
+    assert choose("cuda", half, 257, "tensor") == choose("cuda", single, 768, "causal") == "products"
+    assert choose("cuda", half, 256, "causal") == choose("cuda", torch.float16, 64, "causal") == "fused_causal"
+    assert choose("cuda", half, 256, "none") == choose("cuda", half, 64, "tensor") == "fused"
+    for device in ("cpu", "mps"):
+        for mask in ("none", "causal", "tensor"):
+            assert choose(device, single, 160, mask) == "products"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_computes_in_its_dtype(dtype):
+    queries, keys, values = tensors(9, 16, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = attend(queries.to(dtype), keys, values.bfloat16(), causal_mask(9, 7))
+    assert result.dtype == torch.bfloat16
+    assert_close([result], [written_out(queries, keys, values, causal_mask(9, 7))], 2e-2)
+
+
+def test_no_queries_and_no_keys():
+    for length, seen in ((0, 0), (0, 4)):
+        inputs = tensors(length, seen)
+        result = attend(*inputs, AttentionMask(None, True))
+        assert result.shape == (3, 2, length, 5)
+        assert all((g == 0).all() for g in torch.autograd.grad(result.sum(), inputs))
+
+
+def kernels(run):
+    """Names of the kernels that run() launches."""
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize()
+    return [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [64, 61, 256, 300, 503, 768])
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF_ERROR])
+def test_on_a_gpu(dtype, name, size):
+    length, seen, mask = MASKS[name]
+    if mask is not None and mask.allowed is not None:
+        mask = mask._replace(allowed=mask.allowed.cuda())
+    inputs = tensors(length, seen, size=size, dtype=dtype, device="cuda")
+    expected = value_and_gradients(written_out(*inputs, mask), inputs)
+    assert_close(value_and_gradients(attend(*inputs, mask), inputs), expected, HALF_ERROR.get(dtype, 1e-5))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [64, 61, 256])
+@pytest.mark.parametrize("past, causal", [(0, True), (96, True), (0, False)])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_narrow_heads_reach_flash_attention(size, past, causal, dropout):
+    inputs = tensors(128, 128 + past, size=size, dtype=torch.bfloat16, device="cuda")
+    mask = causal_mask(128, past) if causal else None
+    names = kernels(lambda: attend(*inputs, mask, dropout).sum().backward())
+    assert any("flash_fwd" in name for name in names) and any("flash_bwd" in name for name in names), names
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [480, 503, 1024])
+def test_wide_heads_are_products_of_the_tensor_cores(size):
+    inputs = tensors(256, 512, heads=1, size=size, dtype=torch.bfloat16, device="cuda")
+    names = kernels(lambda: attend(*inputs, causal_mask(256, 256), 0.1).sum().backward())
+    assert not any("fmha" in name or "flash" in name or "sgemm" in name for name in names), names
+    assert any("softmax" in name for name in names)
