@@ -71,6 +71,7 @@ class SRUppStack(nn.Module):
         self.causal = causal
         self.hidden_size = hidden_size
         self.highway_dropout = dropout
+        self.compiled = False
         self.input_proj = None
         if input_size is not None and input_size != hidden_size:
             self.input_proj = nn.Linear(input_size, hidden_size, bias=False)
@@ -96,11 +97,13 @@ class SRUppStack(nn.Module):
     def compile_layers(self, dynamic: Optional[bool] = None) -> None:
         """Compile the layers by torch.compile, in place: parameters keep their names.
 
-        That is their `forward`, which training runs, and evaluation without a cache. What runs with one stays as it is.
+        That is their `forward`, which training runs, and evaluation without a cache. What runs with one stays as it is, and so
+        do the first segments of a text while their memory grows.
 
         Args:
             dynamic: True: for inputs of all sizes at once; None: for those that come, and for all once they change.
         """
+        self.compiled = True
         for layer in self.layers:
             layer.compile(dynamic=dynamic)
 
@@ -189,14 +192,22 @@ class SRUppStack(nn.Module):
         """
         x = self._input(x, padding_mask)
         state = self._checked(state)
-        mask = causal_mask(x.size(0), _memory_length(state), device=x.device)
+        past = _memory_length(state)
+        mask = causal_mask(x.size(0), past, device=x.device)
         ends = []
         for layer, (c, memory), highway in zip(self.layers, state, self._highway_masks(x)):
             if memory is not None:
                 memory = memory.to(x.dtype)  # a run may go on in another precision
             if c is None:  # zeros, or compiled layers would be compiled once more for the first segment
                 c = x.new_zeros(x.size(1), self.hidden_size, dtype=torch.promote_types(x.dtype, torch.float32))
-            h, c = layer(x, c, context=memory, mask=mask, padding_mask=padding_mask, highway_mask=highway)
+            run = layer
+            if self.compiled:
+                # Code for one length serves no other, or what a segment is computed by would depend on those before it.
+                for tensor in (x, memory):
+                    if tensor is not None:
+                        torch._dynamo.mark_static(tensor)
+                run = layer.forward if 0 < past < mem_len else layer
+            h, c = run(x, c, context=memory, mask=mask, padding_mask=padding_mask, highway_mask=highway)
             ends.append(LayerState(c.detach(), _last_inputs(memory, x, mem_len) if layer.attention else None))
             x = h
         return x, ends

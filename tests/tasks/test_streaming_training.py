@@ -131,6 +131,28 @@ def test_an_average_of_the_weights_is_kept(data, tmp_path):
     assert any(not torch.equal(states[0][name], value) for name, value in weights(tmp_path / "whole").items())
 
 
+@pytest.mark.parametrize("processes, options", [(1, []), (2, ["--checkpoint-activations", "--store-ema"])])
+def test_compiled_layers_go_on_exactly(data, tmp_path, processes, options):
+    """And what they learn is nearly what they learn without --compile."""
+    options = [*options, "--batch-size", 4 // processes, "--optimizer", "sgd", "--lr", 0.3]
+    train(data, tmp_path / "whole", *options, "--compile", "--max-update", 6, processes=processes)
+    for updates in (4, 6):
+        train(data, tmp_path / "parts", *options, "--compile", "--max-update", updates, processes=processes)
+    train(data, tmp_path / "eager", *options, "--max-update", 6, processes=processes)
+    whole, parts, eager = (weights(tmp_path / run) for run in ("whole", "parts", "eager"))
+    assert whole.keys() == eager.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    for name in whole:
+        torch.testing.assert_close(whole[name], eager[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_compiled_layers_in_bf16(data, tmp_path):
+    for run, options in (("compiled", ["--compile"]), ("eager", [])):
+        train(data, tmp_path / run, "--bf16", "--batch-size", 4, "--optimizer", "sgd", "--max-update", 6, *options)
+    compiled, eager = weights(tmp_path / "compiled"), weights(tmp_path / "eager")
+    for name in compiled:
+        torch.testing.assert_close(compiled[name], eager[name], rtol=0.05, atol=0.01, msg=name)
+
+
 def test_fine_tuning_starts_the_text_from_zero(data, tmp_path):
     train(data, tmp_path / "base", "--batch-size", 4, "--max-update", 5)
     base = tmp_path / "base" / "checkpoint_last.pt"
