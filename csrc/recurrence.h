@@ -101,19 +101,36 @@ SRUPP_INLINE void store(float value, Half& place) {
 #endif
 }
 
-// 1 / (1 + exp(-z)); exactly 0 where it would come near the denormals. `limit` is that of Parameters, kFused that of the steps.
+// a b + c. A GPU has one operation for it; left to itself its compiler would choose another product of the sum.
+template <class S>
+SRUPP_INLINE S multiply_add(S a, S b, S c) {
+#ifdef __CUDA_ARCH__
+  return fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// A gate: the sigmoid of `input` + b + v c', which is exactly 0 where it would come near the denormals. The state is added
+// last: steps wait for nothing but it, so the chain from one to the next is short. `limit` is that of Parameters, kFused
+// that of the steps.
 #ifdef __CUDA_ARCH__
 
+// exp(-z) as a power of 2, of a sum whose parts are multiplied by -1 / ln(2) before the state is there.
 template <bool kFused>
-SRUPP_INLINE float sigmoid(float z, float) {
+SRUPP_INLINE float gate(float input, float v, float b, float c_before, float) {
+  constexpr float kScale = -1.44269504f;
+  const float exponent = multiply_add(v * kScale, c_before, multiply_add(input, kScale, b * kScale));
   float power, result;  // power is 0 or infinite beyond its range: nothing else is needed to saturate
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(z * -1.44269504f));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
   return result;
 }
 
 template <bool kFused>
-SRUPP_INLINE double sigmoid(double z, double) { return 1.0 / (1.0 + exp(-z)); }
+SRUPP_INLINE double gate(double input, double v, double b, double c_before, double) {
+  return 1.0 / (1.0 + exp(-(input + b + v * c_before)));
+}
 
 #else
 
@@ -170,7 +187,8 @@ SRUPP_INLINE double exp_in_range(double x) {
 }
 
 template <bool kFused, class S>
-SRUPP_INLINE S sigmoid(S z, S limit) {
+SRUPP_INLINE S gate(S input, S v, S b, S c_before, S limit) {
+  const S z = input + b + v * c_before;
   const S high = limit - S(1);
   const S not_below = -limit > z ? -limit : z;  // in this order NaN stays NaN
   const S inside = high < not_below ? high : not_below;
@@ -202,13 +220,12 @@ struct Outputs {
   S c, h;
 };
 
-// The state is added last to each gate: steps wait for nothing but it, so the chain from one to the next is short.
 // kFused: the processor has a product and a sum in one operation, which rounds once.
 template <bool kFused = false, class S>
 SRUPP_INLINE Outputs<S> forward_step(Inputs<S> in, S c_before, Parameters<S> p) {
-  const S f = sigmoid<kFused>(in.forget + p.b_f + p.v_f * c_before, p.limit);
-  const S r = sigmoid<kFused>(in.reset + p.b_r + p.v_r * c_before, p.limit);
-  const S c = f * c_before + (S(1) - f) * in.candidate;
+  const S f = gate<kFused>(in.forget, p.v_f, p.b_f, c_before, p.limit);
+  const S r = gate<kFused>(in.reset, p.v_r, p.b_r, c_before, p.limit);
+  const S c = multiply_add(S(1) - f, in.candidate, f * c_before);
   return {c, in.x + p.mask * r * (c - in.x)};
 }
 
@@ -222,9 +239,9 @@ struct Gradients {
 // grad_h: of the step's h; grad_c: of its c, from the steps after it.
 template <bool kFused = false, class S>
 SRUPP_INLINE Gradients<S> backward_step(Inputs<S> in, S c_before, Parameters<S> p, S grad_h, S grad_c) {
-  const S f = sigmoid<kFused>(in.forget + p.b_f + p.v_f * c_before, p.limit);
-  const S r = sigmoid<kFused>(in.reset + p.b_r + p.v_r * c_before, p.limit);
-  const S c = f * c_before + (S(1) - f) * in.candidate;
+  const S f = gate<kFused>(in.forget, p.v_f, p.b_f, c_before, p.limit);
+  const S r = gate<kFused>(in.reset, p.v_r, p.b_r, c_before, p.limit);
+  const S c = multiply_add(S(1) - f, in.candidate, f * c_before);
   const S grad_scaled = grad_h * p.mask;
   const S by_reset = grad_scaled * r;  // through r (c - x), to c and to x
   const S grad_now = grad_c + by_reset;

@@ -64,6 +64,9 @@ SRUPP_DEVICE void wait_for_stage() {
 
 SRUPP_DEVICE void sync_warp() { __syncwarp(); }
 
+// Bit i is that of lane i.
+SRUPP_DEVICE unsigned ballot(bool mine) { return __ballot_sync(0xffffffffu, mine); }
+
 }  // namespace srupp
 
 #endif

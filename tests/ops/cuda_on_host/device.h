@@ -28,7 +28,7 @@ struct Thread {
   std::vector<char> stack = std::vector<char>(1 << 16);
   std::vector<Copy> started;
   std::deque<std::vector<Copy>> stages;
-  bool done = false;
+  bool done = false, vote = false;
 };
 
 struct Range {
@@ -133,6 +133,16 @@ inline void wait_for_stage() {
 inline void sync_warp() {
   auto& block = host_device::block;
   swapcontext(&block.fibers[block.current].context, &block.scheduler);
+}
+
+inline unsigned ballot(bool mine) {
+  auto& block = host_device::block;
+  block.fibers[block.current].vote = mine;
+  sync_warp();
+  unsigned bits = 0;
+  for (int lane = 0; lane < block.threads; ++lane) bits |= unsigned(block.fibers[lane].vote) << lane;
+  sync_warp();  // before anyone votes again
+  return bits;
 }
 
 }  // namespace srupp
