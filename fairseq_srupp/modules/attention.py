@@ -66,8 +66,7 @@ def attend(
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float) -> Tensor:
     device, size = queries.device.type, queries.size(-1)
-    # An exported program is for other devices too, and torch's own operator tells them most.
-    way = fused if torch.compiler.is_exporting() else WAYS[choose(device, queries.dtype, size, kind(mask))]
+    way = WAYS[choose(device, queries.dtype, size, kind(mask))]
     # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
     missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
     if missing:

@@ -184,3 +184,17 @@ def test_wide_heads_are_products_of_the_tensor_cores(size):
     names = kernels(lambda: attend(*inputs, causal_mask(256, 256), 0.1).sum().backward())
     assert not any("fmha" in name or "flash" in name or "sgemm" in name for name in names), names
     assert any("softmax" in name for name in names)
+
+
+def test_compiled_code_attends_in_the_way_that_is_chosen(monkeypatch):
+    monkeypatch.setattr(attention, "choose", lambda *_: "products")
+    called = []
+
+    def graph(module, _):
+        called.extend(str(node.target) for node in module.graph.nodes)
+        return module.forward
+
+    torch._dynamo.reset()
+    result = torch.compile(attend, backend=graph, fullgraph=True)(*tensors(9, 16), causal_mask(9, 7), 0.1)
+    result.sum().backward()
+    assert called and not any("scaled_dot_product" in name for name in called)
