@@ -368,6 +368,7 @@ SRUPP_DEVICE void add_up(const SumArguments& a) {
   const long long index = thread_index(), size = 4 * a.channels;
   if (index >= size) return;
   S sum = 0;
+#pragma unroll 16  // loads that do not wait for each other
   for (long long row = 0; row < a.batch; ++row) sum += static_cast<const S*>(a.parts)[row * size + index];
   void* to = index < 2 * a.channels ? a.grad_weight_c : a.grad_bias;
   const long long at = index % (2 * a.channels);

@@ -93,7 +93,7 @@ def test_nvrtc_compiles_the_same_source_and_nothing_spills(compiler, dtype, capa
             # a quarter of the 65,536 registers for every scheduler; a warp gets them 8 a thread at a time
             assert 4 * (16_384 // (32 * rounded(registers))) >= fit, (name, registers)
             if capability == (9, 0) and dtype.itemsize <= 4:  # the figures of examples/benchmarks/README.md
-                assert rounded(registers) <= (64 if "forward" in name else 104), (name, registers)
+                assert rounded(registers) <= (128 if "forward" in name else 144), (name, registers)
 
 
 def rounded(registers):

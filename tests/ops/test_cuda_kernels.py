@@ -235,6 +235,21 @@ def test_large_inputs_saturate(device, dtype):
     assert torch.equal(cuda_launch.forward(device, *call, False, False)[1], call[4]), "the state is kept"
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padded_steps_keep_the_state_exactly(device, poisoned, dtype, bidirectional):
+    """Whatever stands in them."""
+    length = 50
+    call, grad_h, grad_c_last = arguments(length, 2, 80, dtype)
+    call[0].fill_(float("nan")), call[1].fill_(float("nan")), call[6].fill_(True)
+    h, c_last, c = cuda_launch.forward(device, *call, bidirectional, True)
+    assert torch.equal(c_last, call[4]) and not h.any()
+    assert torch.equal(c, call[4].to(dtype).expand(length, -1, -1))
+    grad_h.fill_(float("nan"))
+    gradients = cuda_launch.backward(device, grad_h, grad_c_last, *call, c, bidirectional)
+    assert not any(gradient.any() for gradient in gradients[:4]) and torch.equal(gradients[4], grad_c_last)
+
+
 def test_structures_are_those_of_the_source():
     """The sizes and the order of the fields, read from the header."""
     text = (ROOT / "csrc" / "cuda" / "arguments.h").read_text()
