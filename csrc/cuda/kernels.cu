@@ -21,10 +21,11 @@ struct Entry {
 };
 
 #define SRUPP_ENTRY(kernel) {#kernel, reinterpret_cast<const void*>(&kernel)}
-#define SRUPP_SEQUENCE_ENTRIES(T, type, piece) \
-  SRUPP_ENTRY(srupp_forward_##piece##_##type), SRUPP_ENTRY(srupp_backward_##piece##_##type),
+#define SRUPP_SEQUENCE_ENTRIES(T, type, piece, channels)    \
+  SRUPP_ENTRY(srupp_forward_##piece##_##channels##_##type), \
+      SRUPP_ENTRY(srupp_backward_##piece##_##channels##_##type),
 #define SRUPP_ENTRIES(type) \
-  SRUPP_PIECES_##type(SRUPP_SEQUENCE_ENTRIES, ) SRUPP_ENTRY(srupp_step_##type), SRUPP_ENTRY(srupp_sum_##type)
+  SRUPP_KINDS_##type(SRUPP_SEQUENCE_ENTRIES, ) SRUPP_ENTRY(srupp_step_##type), SRUPP_ENTRY(srupp_sum_##type)
 
 const Entry kEntries[] = {
     SRUPP_ENTRIES(float32), SRUPP_ENTRIES(float64), SRUPP_ENTRIES(float16), SRUPP_ENTRIES(bfloat16)};

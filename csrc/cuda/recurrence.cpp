@@ -16,7 +16,8 @@
 namespace srupp {
 namespace {
 
-constexpr int64_t kThreads = 256;  // of a block of the kernels that have no warps of their own
+constexpr int64_t kThreads = 256;    // of a block of the kernels that have no warps of their own
+constexpr int64_t kManyWarps = 256;  // from here on a lane has two channels, see cuda_launch.py
 
 // The device of a call, current while this lives, and its current stream.
 class Device {
@@ -64,20 +65,28 @@ CommonArguments common(const Call& call) {
       call.channels, call.directions, narrow_parameters(call)};
 }
 
-// In pieces of how many bytes rows can be read.
-std::string piece(const Call& call, std::initializer_list<const void*> tensors) {
-  const std::uintptr_t element = call.u.element_size();
-  std::uintptr_t places = call.channels / call.directions * element;
-  for (const void* tensor : tensors) places |= reinterpret_cast<std::uintptr_t>(tensor);
-  return places % 16 == 0 ? "16_" : element < 4 && places % 4 == 0 ? "4_" : std::to_string(element) + "_";
-}
-
 int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
 
-// A warp for every sequence, direction and group of 32 channels.
-int64_t warps(const Call& call) {
-  return call.batch * call.directions * pieces(call.channels / call.directions, kWarp);
+// A warp for every sequence, direction and group of 32 lanes.
+int64_t warps(const Call& call, int64_t channels_of_a_lane) {
+  return call.batch * call.directions * pieces(call.channels / call.directions, kWarp * channels_of_a_lane);
 }
+
+// The kernel of a sequence, by the bytes of the pieces in which rows can be read and the channels of a lane.
+struct Kernel {
+  std::string name;
+  int64_t warps;
+
+  Kernel(const std::string& pass, const Call& call, std::initializer_list<const void*> tensors) {
+    const std::uintptr_t element = call.u.element_size();
+    std::uintptr_t places = call.channels / call.directions * element;
+    for (const void* tensor : tensors) places |= reinterpret_cast<std::uintptr_t>(tensor);
+    const int64_t piece = places % 16 == 0 ? 16 : element < 4 && places % 4 == 0 ? 4 : element;
+    const int64_t channels = piece == 16 && element == 2 && srupp::warps(call, 2) >= kManyWarps ? 2 : 1;
+    name = "srupp_" + pass + "_" + std::to_string(piece) + "_" + std::to_string(channels) + "_" + name_of(call.dtype);
+    warps = srupp::warps(call, channels);
+  }
+};
 
 std::tuple<Tensor, Tensor, Tensor> forward(
     const Tensor& u, const Tensor& x, const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0,
@@ -88,12 +97,12 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   const ForwardArguments arguments{
       common(call), result.h.mutable_data_ptr(), save_c ? result.c.mutable_data_ptr() : nullptr,
       result.c_last.mutable_data_ptr()};
-  const std::string type = name_of(call.dtype);
   if (call.length == 1) {
-    device.launch("srupp_step_" + type, pieces(call.batch * call.channels, kThreads), kThreads, arguments);
+    const std::string name = std::string("srupp_step_") + name_of(call.dtype);
+    device.launch(name, pieces(call.batch * call.channels, kThreads), kThreads, arguments);
   } else {
-    const std::string bytes = piece(call, {arguments.in.u, arguments.in.x});
-    device.launch("srupp_forward_" + bytes + type, warps(call), kWarp, arguments);
+    const Kernel kernel("forward", call, {arguments.in.u, arguments.in.x});
+    device.launch(kernel.name, kernel.warps, kWarp, arguments);
   }
   return result.tuple();
 }
@@ -110,13 +119,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
       common(call), address(saved.c), address(saved.grad_h), address(saved.grad_c_last),
       result.grad_u.mutable_data_ptr(), result.grad_x.mutable_data_ptr(), result.parts.mutable_data_ptr(),
       result.grad_c0.mutable_data_ptr()};
-  const std::string type = name_of(call.dtype);
-  const std::string bytes = piece(call, {arguments.in.u, arguments.in.x, arguments.c, arguments.grad_h});
-  device.launch("srupp_backward_" + bytes + type, warps(call), kWarp, arguments);
+  const Kernel kernel("backward", call, {arguments.in.u, arguments.in.x, arguments.c, arguments.grad_h});
+  device.launch(kernel.name, kernel.warps, kWarp, arguments);
   const SumArguments sums{
       result.parts.const_data_ptr(), result.grad_weight_c.mutable_data_ptr(),
       result.grad_bias.mutable_data_ptr(), call.batch, call.channels, narrow_parameters(call)};
-  device.launch("srupp_sum_" + type, pieces(4 * call.channels, kThreads), kThreads, sums);
+  const std::string sum = std::string("srupp_sum_") + name_of(call.dtype);
+  device.launch(sum, pieces(4 * call.channels, kThreads), kThreads, sums);
   return result.tuple();
 }
 

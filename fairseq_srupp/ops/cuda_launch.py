@@ -15,6 +15,12 @@ from torch import Tensor
 from fairseq_srupp.ops.reference import state_dtype
 
 WARP = 32
+MANY_WARPS = 256
+"""Where two channels a lane leave as many warps, half precision has them: rows of 128 bytes instead of 64 bring the memory
+closer to its full speed. With fewer warps many schedulers have one or none, and what counts is how long it takes for a step,
+which is less with one channel. An H200 has 132 processors of 4 schedulers; there, with D = 3072 in bf16, 192 warps of two
+channels a lane (B = 4) are slower than 384 of one, and 768 (B = 16) faster than 1,536. Between them nothing is measured.
+"""
 _THREADS = 256  # of a block of the kernels that have no warps of their own
 
 
@@ -60,8 +66,8 @@ def forward(
     if x.size(0) == 1:
         _launch(launch, f"step_{_type(x)}", -(-c_last.numel() // _THREADS), _THREADS, arguments)
     else:
-        piece = _piece(inputs[:2], bidirectional)
-        _launch(launch, f"forward_{piece}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
+        name, warps = _kernel("forward", x, inputs[:2], bidirectional)
+        _launch(launch, name, warps, WARP, arguments)
     return h, c_last, c
 
 
@@ -88,8 +94,8 @@ def backward(
     grad_c0, parts = (x.new_empty(size, dtype=state_dtype(x.dtype)) for size in ((batch, channels), (batch, 4, channels)))
     outputs = [grad_u.data_ptr(), grad_x.data_ptr(), parts.data_ptr(), grad_c0.data_ptr()]
     arguments = BackwardArguments(_common(inputs, bidirectional), *map(_address, saved), *outputs)
-    piece = _piece([*inputs[:2], *saved[:2]], bidirectional)
-    _launch(launch, f"backward_{piece}_{_type(x)}", _warps(x, bidirectional), WARP, arguments)
+    name, warps = _kernel("backward", x, [*inputs[:2], *saved[:2]], bidirectional)
+    _launch(launch, name, warps, WARP, arguments)
     gradients = [parts.data_ptr(), grad_weight_c.data_ptr(), grad_bias.data_ptr()]
     sums = SumArguments(*gradients, batch, channels, arguments.common.narrow_parameters)
     _launch(launch, f"sum_{_type(x)}", -(-4 * channels // _THREADS), _THREADS, sums)
@@ -119,10 +125,18 @@ def _type(x: Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
-def _warps(x: Tensor, bidirectional: bool) -> int:
-    """A warp for every sequence, direction and group of 32 channels."""
+def _kernel(way: str, x: Tensor, tensors: list[Tensor | None], bidirectional: bool) -> tuple[str, int]:
+    """The kernel of a sequence, named by the bytes of the pieces in which rows can be read and the channels of a lane; and
+    its warps."""
+    piece = _piece(tensors, bidirectional)
+    channels = 2 if piece == 16 and x.element_size() == 2 and _warps(x, bidirectional, 2) >= MANY_WARPS else 1
+    return f"{way}_{piece}_{channels}_{_type(x)}", _warps(x, bidirectional, channels)
+
+
+def _warps(x: Tensor, bidirectional: bool, channels: int) -> int:
+    """A warp for every sequence, direction and group of 32 lanes, which have 1 or 2 channels."""
     directions = 2 if bidirectional else 1
-    return x.size(1) * directions * -(-x.size(2) // directions // WARP)
+    return x.size(1) * directions * -(-x.size(2) // directions // (WARP * channels))
 
 
 def _piece(tensors: list[Tensor | None], bidirectional: bool) -> int:

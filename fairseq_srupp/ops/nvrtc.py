@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 _PACKAGE = Path(__file__).parents[1]
-_SOURCES = ("recurrence.h", "cuda/arguments.h", "cuda/device.cuh", "cuda/kernels.cuh")
+_SOURCES = ("recurrence.h", "cuda/arguments.h", "cuda/device.cuh", "cuda/read_ahead.cuh", "cuda/kernels.cuh")
 _TYPES = {
     torch.float32: "float",
     torch.float64: "double",

@@ -19,7 +19,8 @@ from fairseq_srupp.ops.reference import state_dtype
 
 ROOT = Path(__file__).parents[2]
 HOST = Path(__file__).parent / "cuda_on_host"
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+HALF = [torch.float16, torch.bfloat16]
+DTYPES = [torch.float32, torch.float64, *HALF]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
@@ -52,6 +53,14 @@ def device(tmp_path_factory):
 
     launch.names, launch.only_from = names, only_from
     return launch
+
+
+@pytest.fixture(params=[1, 2])
+def per_lane(request, monkeypatch):
+    """The channels of a lane in half precision where rows are read 16 bytes at a time, also of calls as small as these."""
+    if request.param == 2:
+        monkeypatch.setattr(cuda_launch, "MANY_WARPS", 1)
+    return request.param
 
 
 @pytest.fixture
@@ -136,11 +145,23 @@ def test_both_directions(device, poisoned, dtype, channels, length):
     check(device, length, 3, channels, dtype, bidirectional=True)
 
 
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("channels", [8, 56, 64, 72, 200])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("length", [2, 8, 41, 64, 300])
+def test_rows_read_16_bytes_at_a_time(device, poisoned, per_lane, dtype, channels, bidirectional, length):
+    device.names.clear()
+    check(device, length, 2, channels * (1 + bidirectional), dtype, bidirectional=bidirectional)
+    kinds = [name.removeprefix("srupp_").rpartition("_")[0] for name in device.names]
+    assert kinds == [f"forward_16_{per_lane}", f"forward_16_{per_lane}", f"backward_16_{per_lane}", "sum"]
+
+
 @pytest.mark.parametrize("given", list(itertools.product([False, True], repeat=3)), ids=str)
 @pytest.mark.parametrize("grads", [(True, True), (True, False), (False, True)], ids=str)
-def test_every_optional_argument(device, poisoned, given, grads):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_optional_argument(device, poisoned, per_lane, given, grads, dtype):
     c0, mask, padding = given
-    check(device, 19, 2, 40, torch.float32, grads=grads, c0=c0, mask=mask, padding=padding)
+    check(device, 19, 2, 40, dtype, grads=grads, c0=c0, mask=mask, padding=padding)
 
 
 def test_sequences_are_read_16_bytes_at_a_time_or_as_many_as_they_can_be(device):
@@ -160,9 +181,36 @@ def test_sequences_are_read_16_bytes_at_a_time_or_as_many_as_they_can_be(device)
     ):
         device.names.clear()
         check(device, 9, 1, channels, dtype, bidirectional=bidirectional)
-        assert [name for name in device.names if f"_{piece}_" in name] == [
+        assert [name for name in device.names if f"_{piece}_1_" in name] == [
             name for name in device.names if "_sum_" not in name
         ]
+
+
+@pytest.mark.parametrize(
+    "batch, channels, bidirectional, dtype, kind, warps",
+    [
+        (4, 3072, False, torch.bfloat16, "16_1", 4 * 96),
+        (16, 3072, False, torch.bfloat16, "16_2", 16 * 48),
+        (16, 3072, False, torch.float16, "16_2", 16 * 48),
+        (16, 3072, False, torch.float32, "16_1", 16 * 96),
+        (15, 1024, False, torch.bfloat16, "16_1", 15 * 32),
+        (16, 1024, False, torch.bfloat16, "16_2", 16 * 16),
+        (8, 2048, True, torch.bfloat16, "16_2", 8 * 2 * 16),
+        (16, 1040, True, torch.bfloat16, "16_2", 16 * 2 * 9),
+        (24, 2012, False, torch.bfloat16, "4_1", 24 * 63),
+        (24, 2013, False, torch.bfloat16, "2_1", 24 * 63),
+    ],
+    ids=str,
+)
+def test_many_warps_have_two_channels_a_lane(batch, channels, bidirectional, dtype, kind, warps):
+    """Where that leaves 256 of them, and rows are read 16 bytes at a time."""
+    call, grad_h, _ = arguments(2, batch, channels, dtype, c0=False, mask=False, padding=False)
+    launched = []
+    launch = lambda name, blocks, threads, _: launched.append((name, blocks, threads))
+    *_, c = cuda_launch.forward(launch, *call, bidirectional, True)
+    cuda_launch.backward(launch, grad_h, None, *call, c, bidirectional)
+    type = str(dtype).removeprefix("torch.")
+    assert launched[:2] == [(f"srupp_{way}_{kind}_{type}", warps, 32) for way in ("forward", "backward")]
 
 
 def displaced(tensor, by):
@@ -175,7 +223,7 @@ def displaced(tensor, by):
 
 @pytest.mark.parametrize("by", [2, 4, 8])
 @pytest.mark.parametrize("which", ["u", "x", "c", "grad_h"])
-def test_tensors_that_begin_between_two_pieces(device, which, by):
+def test_tensors_that_begin_between_two_pieces(device, per_lane, which, by):
     call, grad_h, _ = arguments(12, 2, 64, torch.bfloat16)
     tensors = {"u": call[0], "x": call[1], "c": torch.randn_like(call[1]), "grad_h": grad_h}
 
@@ -186,19 +234,20 @@ def test_tensors_that_begin_between_two_pieces(device, which, by):
         return [*both, *cuda_launch.backward(device, grad_h, None, *inputs, c, False)]
 
     expected = run(**tensors)
-    assert device.names[:2] == ["srupp_forward_16_bfloat16", "srupp_backward_16_bfloat16"]
+    assert device.names[:2] == [f"srupp_{way}_16_{per_lane}_bfloat16" for way in ("forward", "backward")]
     found = run(**{**tensors, which: displaced(tensors[which], by)})
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
     piece = min(by, 4)
-    assert device.names[1] == f"srupp_backward_{piece}_bfloat16"
-    assert (device.names[0] == f"srupp_forward_{piece}_bfloat16") == (which in "ux")
+    assert device.names[1] == f"srupp_backward_{piece}_1_bfloat16"
+    assert (device.names[0] == f"srupp_forward_{piece}_1_bfloat16") == (which in "ux")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("length", [1, 20])
-def test_parameters_as_narrow_as_u(device, poisoned, dtype, length):
+def test_parameters_as_narrow_as_u(device, poisoned, per_lane, dtype, length):
     check(device, length, 3, 40, dtype, narrow=True)
     check(device, length, 3, 70, dtype, narrow=True, bidirectional=True)
+    check(device, length, 3, 80, dtype, narrow=True, bidirectional=True)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 8), (5, 0, 8), (5, 2, 0), (0, 0, 0)], ids=str)
@@ -214,8 +263,9 @@ def test_one_step_is_one_launch(device):
         assert device.names == ["srupp_step_bfloat16"]
 
 
-def test_one_channel_depends_on_itself_alone(device):
-    call, *_ = arguments(40, 2, 64, torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_one_channel_depends_on_itself_alone(device, per_lane, dtype):
+    call, *_ = arguments(40, 2, 64, dtype)
     clean = cuda_launch.forward(device, *call, False, False)[0]
     call[0][:, 0, :, 5] = float("nan")
     h = cuda_launch.forward(device, *call, False, False)[0]
@@ -237,7 +287,7 @@ def test_large_inputs_saturate(device, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padded_steps_keep_the_state_exactly(device, poisoned, dtype, bidirectional):
+def test_padded_steps_keep_the_state_exactly(device, poisoned, per_lane, dtype, bidirectional):
     """Whatever stands in them."""
     length = 50
     call, grad_h, grad_c_last = arguments(length, 2, 80, dtype)
@@ -248,6 +298,12 @@ def test_padded_steps_keep_the_state_exactly(device, poisoned, dtype, bidirectio
     grad_h.fill_(float("nan"))
     gradients = cuda_launch.backward(device, grad_h, grad_c_last, *call, c, bidirectional)
     assert not any(gradient.any() for gradient in gradients[:4]) and torch.equal(gradients[4], grad_c_last)
+
+
+def test_the_compiled_module_has_the_same_rule():
+    """As far as that shows without a GPU."""
+    text = (ROOT / "csrc" / "cuda" / "recurrence.cpp").read_text()
+    assert f"kManyWarps = {cuda_launch.MANY_WARPS};" in text
 
 
 def test_structures_are_those_of_the_source():

@@ -52,8 +52,18 @@ def test_values(poison, backend, check, dtype, length, channels, bidirectional):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_model_sizes(poison, backend, check, dtype):
-    check(backend, 64, 4, 3072, dtype)
+@pytest.mark.parametrize("batch", [4, 16])
+def test_model_sizes(poison, backend, check, dtype, batch):
+    check(backend, 64, batch, 3072, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("length", [2, 17, 128])
+@pytest.mark.parametrize("channels", [8, 72, 136])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_many_rows(poison, backend, check, dtype, length, channels, bidirectional):
+    """Two channels a lane."""
+    check(backend, length, 256, channels * (1 + bidirectional), dtype, bidirectional=bidirectional)
 
 
 def test_a_hundred_thousand_steps(backend, check):
@@ -61,9 +71,10 @@ def test_a_hundred_thousand_steps(backend, check):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_padded_steps_keep_the_state_exactly(backend, make_inputs, dtype):
-    u, x, weight_c, bias, c0 = to_gpu(make_inputs(200, 3, 64, dtype))
-    padding = torch.ones(200, 3, dtype=torch.bool, device="cuda")
+@pytest.mark.parametrize("batch", [3, 256])
+def test_padded_steps_keep_the_state_exactly(backend, make_inputs, dtype, batch):
+    u, x, weight_c, bias, c0 = to_gpu(make_inputs(200, batch, 64, dtype))
+    padding = torch.ones(200, batch, dtype=torch.bool, device="cuda")
     h, c_last = sru_recurrence(u, x, weight_c, bias, c0, padding_mask=padding, backend=backend)
     assert torch.equal(c_last, c0) and not h.any()
     grads = torch.autograd.grad(c_last, [u, x, weight_c, bias, c0], torch.ones_like(c_last))
@@ -89,8 +100,9 @@ def test_more_than_2_to_the_31_elements(backend):
     assert torch.equal(h[:, -1:], alone[0]) and torch.equal(c_last[-1:], alone[1])
 
 
-def test_deterministic(backend, make_inputs, results):
-    inputs = to_gpu(make_inputs(200, 16, 256, torch.bfloat16))
+@pytest.mark.parametrize("batch", [16, 64])
+def test_deterministic(backend, make_inputs, results, batch):
+    inputs = to_gpu(make_inputs(200, batch, 256, torch.bfloat16))
     first = results(inputs, backend=backend)
     for _ in range(5):
         for name, tensor in results(inputs, backend=backend).items():
@@ -114,15 +126,32 @@ def test_other_streams(backend, make_inputs, results):
     assert not torch.equal(h, expected["h"])
 
 
+def launched_by(call):
+    """The names of the kernels that a call starts."""
+    call()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize()
+    return [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_a_step_is_one_launch(backend, make_inputs, dtype):
     inputs = [tensor.detach() for tensor in to_gpu(make_inputs(1, 4, 256, dtype))]
-    sru_recurrence(*inputs, backend=backend)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        sru_recurrence(*inputs, backend=backend)
-        torch.cuda.synchronize()
-    launched = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    launched = launched_by(lambda: sru_recurrence(*inputs, backend=backend))
     assert len(launched) == 1 and "srupp_step" in launched[0], launched
+
+
+@pytest.mark.parametrize(
+    "batch, channels, bidirectional, kind",
+    [(15, 1024, False, "16_1"), (16, 1024, False, "16_2"), (8, 2048, True, "16_2"), (24, 2012, False, "4_1")],
+)
+def test_both_backends_choose_alike(backend, make_inputs, results, batch, channels, bidirectional, kind):
+    """By the rule of cuda_launch.py."""
+    inputs = to_gpu(make_inputs(2, batch, channels, torch.bfloat16))
+    launched = launched_by(lambda: results(inputs, backend=backend, bidirectional=bidirectional))
+    for way in ("forward", "backward"):
+        assert any(f"srupp_{way}_{kind}_bfloat16" in name for name in launched), launched
 
 
 @pytest.mark.parametrize("length", [1, 30])
