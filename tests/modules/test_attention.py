@@ -125,6 +125,8 @@ def test_the_rule():
     for device in ("cpu", "mps"):
         for mask in ("none", "causal", "tensor"):
             assert choose(device, single, 160, mask) == "products"
+    assert choose("cpu", single, 160, "tensor", few=True) == choose("cpu", half, 768, "none", few=True) == "fused"
+    assert choose("cuda", half, 768, "none", few=True) == "products"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
