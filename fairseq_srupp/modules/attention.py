@@ -127,7 +127,7 @@ def products(
 
 WAYS: Dict[str, Callable[..., Tensor]] = {"fused": fused, "fused_causal": fused_causal, "products": products}
 
-SLICE = {"cpu": 256}
+SLICE = {"cpu": 128}
 """How many queries `products` takes at once, by device, with the keys that a causal mask lets these see; all where it does not
 say. Measured: on an H200 at the sizes of all language models slices cost more in smaller products than they save."""
 
