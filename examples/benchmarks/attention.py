@@ -1,6 +1,6 @@
 """Every way of attention at the sizes of the paper's models: time, rate, memory, after a check of the results.
 
-    python examples/benchmarks/attention.py [--device cuda] [--rounds 10] [--json FILE]
+    python examples/benchmarks/attention.py [--device cuda] [--rounds 10] [--json FILE] [--case B,L,D --dtype bf16]
 
 Queries are the L positions of a segment, keys these and as many before them (the memory), causal, with the dropout of the
 model, one head. A rate counts the products that such attention needs: 4 d' operations forward and 8 backward for each
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from language_models import ARCHITECTURES, preset, training
 from machine import environment, forget_peak_memory, peak_memory, save
-from recurrence import DTYPES, time_all, usable_device
+from recurrence import DTYPES, shape_of, time_all, usable_device
 from torch import Tensor
 
 from fairseq_srupp.modules import attention
@@ -82,7 +82,7 @@ def ways(tiny: bool) -> dict[str, Callable[..., Tensor]]:
         return call
 
     found = {"chosen": attention.attend, **{name: by(name) for name in attention.WAYS}}
-    return found | {f"products, {most} queries": by("products", most) for most in ((8,) if tiny else (256, 512))}
+    return found | {f"products, {most} queries": by("products", most) for most in ((8,) if tiny else (128, 256, 512))}
 
 
 def inputs(case: Case, device: str) -> tuple[list[Tensor], AttentionMask]:
@@ -177,12 +177,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", type=usable_device, default="cuda")
     parser.add_argument("--tiny", action="store_true", help="two small cases")
+    parser.add_argument("--case", type=shape_of, action="append", metavar="B,L,D", help="instead of all models' sizes")
+    parser.add_argument("--dtype", choices=TOLERANCE, default="bf16", help="of --case")
+    parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     rows: list[dict] = []
     about = environment(args.device)
-    for case in cases(args.tiny):
+    given = [Case(*case, 0.1, args.dtype, "given") for case in args.case or ()]
+    for case in given or cases(args.tiny):
         print(f"\n(B, L, d') = ({case.rows}, {case.length}, {case.size}), {case.dtype}, dropout {case.dropout}: {case.names}")
         for name, way in ways(args.tiny).items():
             rows.append(row_of(name, way, case, 2 if args.tiny else args.rounds, args.device))

@@ -66,9 +66,9 @@ def summary(rows: "list[dict]") -> "dict[str, str]":
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="srupp_lm_enwik8_base")
-    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", type=usable_device, default="cpu")
     parser.add_argument("--tiny", action="store_true", help="sizes that tell nothing")
     parser.add_argument("--json", type=Path)

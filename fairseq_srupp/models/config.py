@@ -51,7 +51,7 @@ class SRUppConfig(FairseqDataclass):
         default=False, metadata={"help": "compute activations again in the backward pass, to save memory"}
     )
     compile: bool = field(
-        default=False, metadata={"help": "compile the layers by torch.compile: takes a minute at first, then is faster"}
+        default=False, metadata={"help": "run the layers through torch.compile: takes minutes at first, then is faster"}
     )
 
 
@@ -78,19 +78,16 @@ def _attention_layers(cfg: SRUppConfig, layers: int) -> List[int]:
     return attention_layer_indices(layers, explicit=explicit)
 
 
-def build_stack(
-    cfg: SRUppConfig, layers: int, *, lengths_vary: bool = False, **kwargs: Any
-) -> SRUppStack:
+def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
     """A stack of `layers` layers as the options say; kwargs as of SRUppStack.
-
-    Args:
-        lengths_vary: no two batches may be of the same size, so --compile does so for all sizes at once.
 
     Raises:
         UserError: options that do not fit together, or --compile without a compiler.
     """
+    if cfg.compile:
+        _check_compiler()
     with user_errors(ValueError):
-        stack = SRUppStack(
+        return SRUppStack(
             cfg.hidden_size,
             cfg.attention_dim,
             layers,
@@ -103,12 +100,9 @@ def build_stack(
             alpha_init=cfg.alpha_init,
             projection=not cfg.no_projection,
             checkpoint_activations=cfg.checkpoint_activations,
+            compiled=cfg.compile,
             **kwargs,
         )
-    if cfg.compile:
-        _check_compiler()
-        stack.compile_layers(True if lengths_vary else None)
-    return stack
 
 
 def _check_compiler() -> None:

@@ -30,7 +30,6 @@ class StackDecoder(FairseqIncrementalDecoder):
         input_size: of the embeddings.
         output: features (..., d) to scores (..., V), or an adaptive softmax: then `forward` returns features, and
             criterion `adaptive_loss` and `get_normalized_probs` go on from there.
-        lengths_vary: see build_stack.
     """
 
     def __init__(
@@ -42,11 +41,10 @@ class StackDecoder(FairseqIncrementalDecoder):
         embed_tokens: nn.Module,
         input_size: int,
         output: nn.Module,
-        lengths_vary: bool = False,
     ):
         super().__init__(dictionary)
         self.padding_idx = dictionary.pad()
-        self.stack = build_stack(cfg, layers, lengths_vary=lengths_vary, input_size=input_size)
+        self.stack = build_stack(cfg, layers, input_size=input_size)
         self.embed_tokens = embed_tokens
         adaptive = isinstance(output, AdaptiveSoftmax)
         self.adaptive_softmax = output if adaptive else None

@@ -66,7 +66,6 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         self.stack = build_stack(
             cfg,
             cfg.encoder_layers,
-            lengths_vary=True,
             input_size=embed_dim(cfg),
             causal=False,
             bidirectional=not cfg.encoder_unidirectional,
@@ -131,7 +130,6 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
             embed_tokens=embed_tokens,
             input_size=embed_dim(cfg),
             output=OutputLayer(cfg.hidden_size, symbols=len(dictionary), embedding=shared),
-            lengths_vary=True,
         )
         self.need_alignment = False
 

@@ -25,15 +25,22 @@ FLASH_SIZE = 256
 """The widest head of FlashAttention."""
 
 
-def choose(device: str, dtype: torch.dtype, head_size: int, mask: str) -> str:
-    """The way to attend.
+FEW = 32
+"""Fewer queries than this, as in decoding, are too few for `products` on a CPU: calls take the time, not operations."""
+
+
+def choose(device: str, dtype: torch.dtype, head_size: int, mask: str, few: bool = False) -> str:
+    """The way to attend, by what was measured (examples/benchmarks/RESULTS.md).
 
     Args:
         device: type of the device.
         dtype: of queries, keys and values.
         head_size: d'/H.
         mask: "none", "causal", or "tensor" where only a tensor says who sees whom.
+        few: whether there are fewer than FEW queries.
     """
+    if device == "cpu" and few:
+        return "fused"
     if device != "cuda" or dtype not in HALF or head_size > FLASH_SIZE:
         return "products"
     return "fused_causal" if mask == "causal" else "fused"
@@ -66,7 +73,9 @@ def attend(
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float) -> Tensor:
     device, size = queries.device.type, queries.size(-1)
-    way = WAYS[choose(device, queries.dtype, size, kind(mask))]
+    # Compiled code serves any number of queries.
+    few = not torch.compiler.is_compiling() and queries.size(-2) < FEW
+    way = WAYS[choose(device, queries.dtype, size, kind(mask), few)]
     # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
     missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
     if missing:
@@ -118,7 +127,7 @@ def products(
 
 WAYS: Dict[str, Callable[..., Tensor]] = {"fused": fused, "fused_causal": fused_causal, "products": products}
 
-SLICE = {"cpu": 256}
+SLICE = {"cpu": 128}
 """How many queries `products` takes at once, by device, with the keys that a causal mask lets these see; all where it does not
 say. Measured: on an H200 at the sizes of all language models slices cost more in smaller products than they save."""
 

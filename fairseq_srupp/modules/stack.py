@@ -1,6 +1,7 @@
 """A stack of SRU++ layers with its memory."""
 
-from typing import Iterable, List, Optional, Tuple
+import functools
+from typing import Callable, Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class SRUppStack(nn.Module):
         dropout, heads, attention_dropout, attention_norm, independent_query, alpha_init, projection, bidirectional,
             checkpoint_activations: of each layer, see SRUppLayer. `dropout` is also that of c - x in the highway connection,
             one mask for all steps, which the last layer does without.
+        compiled: `forward` and `forward_segment` run the layers through torch.compile; what runs with a cache stays as it is.
 
     Raises:
         ValueError: sizes that do not divide, an attention layer that does not exist.
@@ -65,13 +67,14 @@ class SRUppStack(nn.Module):
         projection: bool = True,
         bidirectional: bool = False,
         checkpoint_activations: bool = False,
+        compiled: bool = False,
     ):
         super().__init__()
         attending = attention_layer_indices(layers, explicit=attention_layers) if projection else []
         self.causal = causal
         self.hidden_size = hidden_size
         self.highway_dropout = dropout
-        self.compiled = False
+        self.compiled = compiled
         self.input_proj = None
         if input_size is not None and input_size != hidden_size:
             self.input_proj = nn.Linear(input_size, hidden_size, bias=False)
@@ -93,19 +96,6 @@ class SRUppStack(nn.Module):
             )
             for i in range(1, layers + 1)
         )
-
-    def compile_layers(self, dynamic: Optional[bool] = None) -> None:
-        """Compile the layers by torch.compile, in place: parameters keep their names.
-
-        That is their `forward`, which training runs, and evaluation without a cache. What runs with one stays as it is, and so
-        do the first segments of a text while their memory grows.
-
-        Args:
-            dynamic: True: for inputs of all sizes at once; None: for those that come, and for all once they change.
-        """
-        self.compiled = True
-        for layer in self.layers:
-            layer.compile(dynamic=dynamic)
 
     def forward(
         self,
@@ -159,14 +149,51 @@ class SRUppStack(nn.Module):
             )
         else:
             mask = full_mask(_batch_first(padding_mask))
-        weights: Optional[Tensor] = None
+        states: List[Optional[Tensor]] = []
+        contexts: List[Optional[Tensor]] = []
+        for _ in self.layers:
+            states.append(None)
+            contexts.append(source)
         highway = self._highway_masks(x)
+        if torch.jit.is_scripting():
+            x, _, _, weights = self._run(x, states, contexts, mask, padding_mask, highway, False, need_weights)
+        else:
+            # Lengths vary, so what is compiled serves all.
+            run = _compiled(True) if self.compiled else SRUppStack._run
+            x, _, _, weights = run(self, x, states, contexts, mask, padding_mask, highway, False, need_weights)
+        return x, weights
+
+    def _run(
+        self,
+        x: Tensor,
+        states: List[Optional[Tensor]],
+        contexts: List[Optional[Tensor]],
+        mask: Optional[AttentionMask],
+        padding_mask: Optional[Tensor],
+        highway_masks: List[Optional[Tensor]],
+        keep: bool,
+        need_weights: bool,
+    ) -> Tuple[Tensor, List[Tensor], List[Tensor], Optional[Tensor]]:
+        """All layers on x (L, B, d), each with its own state, context and highway mask.
+
+        Returns:
+            h (L, B, d); of each layer the state after x and, if `keep`, its input; if `need_weights`, the attention
+            probabilities (B, H, L, S + L) of the last layer that attends.
+        """
+        ends: List[Tensor] = []
+        inputs: List[Tensor] = []
+        weights: Optional[Tensor] = None
         for i, layer in enumerate(self.layers):
             if layer.attention:
                 if need_weights:
-                    weights = layer.transform.weights(x, source, mask)
-            x, _ = layer(x, context=source, mask=mask, padding_mask=padding_mask, highway_mask=highway[i])
-        return x, weights
+                    weights = layer.transform.weights(x, contexts[i], mask)
+            if keep:
+                inputs.append(x)
+            x, c = layer(
+                x, states[i], context=contexts[i], mask=mask, padding_mask=padding_mask, highway_mask=highway_masks[i]
+            )
+            ends.append(c)
+        return x, ends, inputs, weights
 
     def forward_segment(
         self,
@@ -194,23 +221,21 @@ class SRUppStack(nn.Module):
         state = self._checked(state)
         past = _memory_length(state)
         mask = causal_mask(x.size(0), past, device=x.device)
-        ends = []
-        for layer, (c, memory), highway in zip(self.layers, state, self._highway_masks(x)):
-            if memory is not None:
-                memory = memory.to(x.dtype)  # a run may go on in another precision
-            if c is None:  # zeros, or compiled layers would be compiled once more for the first segment
-                c = x.new_zeros(x.size(1), self.hidden_size, dtype=torch.promote_types(x.dtype, torch.float32))
-            run = layer
-            if self.compiled:
-                # Code for one length serves no other, or what a segment is computed by would depend on those before it.
-                for tensor in (x, memory):
-                    if tensor is not None:
-                        torch._dynamo.mark_static(tensor)
-                run = layer.forward if 0 < past < mem_len else layer
-            h, c = run(x, c, context=memory, mask=mask, padding_mask=padding_mask, highway_mask=highway)
-            ends.append(LayerState(c.detach(), _last_inputs(memory, x, mem_len) if layer.attention else None))
-            x = h
-        return x, ends
+        start = x.new_zeros(x.size(1), self.hidden_size, dtype=torch.promote_types(x.dtype, torch.float32))
+        states = [start if c is None else c for c, _ in state]
+        # A run may go on in another precision.
+        memories = [None if memory is None else memory.to(x.dtype) for _, memory in state]
+        # What is compiled serves one length, or what computes a segment would depend on the segments before. A memory that
+        # grows has too many.
+        growing = 0 < past < mem_len
+        run = _compiled(False) if self.compiled and not growing else SRUppStack._run
+        h, ends, inputs, _ = run(
+            self, x, states, memories, mask, padding_mask, self._highway_masks(x), keep=True, need_weights=False
+        )
+        return h, [
+            LayerState(c.detach(), _last_inputs(memory, kept, mem_len) if layer.attention else None)
+            for layer, c, memory, kept in zip(self.layers, ends, memories, inputs)
+        ]
 
     def forward_cached(
         self,
@@ -318,6 +343,12 @@ class SRUppStack(nn.Module):
         if len(state) != len(self.layers):
             raise ValueError(f"state has {len(state)} layers, expected {len(self.layers)}")
         return state
+
+
+@functools.cache
+def _compiled(dynamic: bool) -> Callable:
+    """`SRUppStack._run` through torch.compile, for inputs of all sizes, or compiled anew for each."""
+    return torch.compile(SRUppStack._run, dynamic=dynamic)
 
 
 def _batch_first(mask: Optional[Tensor]) -> Optional[Tensor]:
