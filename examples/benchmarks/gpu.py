@@ -28,12 +28,14 @@ SECONDS = "{seconds}"  # in a command: how long it may take
 
 
 class Step(NamedTuple):
-    """name: of its files. command: script and options. limit: in seconds of a budget of MINUTES."""
+    """name: of its files. command: script and options. limit: in seconds of a budget of MINUTES; reserved: how many of them
+    the steps before leave for it."""
 
     part: int
     name: str
     command: list[str]
     limit: float
+    reserved: float = 0
 
 
 def steps(args: argparse.Namespace) -> list[Step]:
@@ -60,7 +62,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
         *training,
         Step(5, "translation", ["translation.py", "--fp16", "--amp", *decoding(args.tiny), *device, *tiny], 60),
         Step(5, "generation", ["generation.py", *device, *tiny], 40),
-        Step(6, "race", ["race.py", "--within", SECONDS, *text, *parallel, *device, *tiny], 300),
+        Step(6, "race", ["race.py", "--within", SECONDS, *text, *parallel, *device, *tiny], 300, 150),
     ]
     if args.original:
         kind = "fp32" if args.device == "cpu" else "fp16"
@@ -130,11 +132,11 @@ def save(path: Path, report: dict) -> None:
 
 def measure(listed: list[Step], minutes: float, folder: Path, options: dict) -> dict:
     """Runs the steps one after the other, while there is time, and keeps the report in folder/gpu.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
     report = {"options": options, "date": time.strftime("%Y-%m-%dT%H:%M%z"), "steps": []}
-    for step in listed:
-        limit = min(step.limit * minutes / MINUTES, end - time.monotonic())
+    for number, step in enumerate(listed):
+        reserved = sum(later.reserved for later in listed[number + 1 :]) * minutes / MINUTES
+        limit = min(step.limit * minutes / MINUTES, end - reserved - time.monotonic())
         if limit < LEAST:
             done = {"part": step.part, "name": step.name, "outcome": "left out: no time left", "result": None}
         else:
@@ -169,19 +171,37 @@ def parts(text: str) -> set[int]:
     return chosen
 
 
+def positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1e6:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a number of minutes")
+
+
+def there(text: str) -> Path:
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return Path(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of results (build/gpu)")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all; each step's limit grows with it")
+    parser.add_argument("--minutes", type=positive, default=MINUTES, help="for all; each step's limit grows with it")
     parser.add_argument("--parts", type=parts, default=set(range(1, 7)), help="1 check, 2 recurrence, 3 attention, "
                         "4 training, 5 decoding, 6 real training")  # fmt: skip
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that tell nothing, to see that everything runs")
-    parser.add_argument("--original", type=Path, help="checkout of asappresearch/sru, branch 3.0.0-dev, to compare with")
-    parser.add_argument("--text", type=Path, help="file to train on; by default the Python library's sources")
-    parser.add_argument("--parallel-text", type=Path, help="folder that fairseq-preprocess wrote, to train translation on")
+    parser.add_argument("--original", type=there, help="checkout of asappresearch/sru, branch 3.0.0-dev, to compare with")
+    parser.add_argument("--text", type=there, help="file to train on; by default the Python library's sources")
+    parser.add_argument("--parallel-text", type=there, help="folder that fairseq-preprocess wrote, to train translation on")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on its way out it ends the step
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # on its way out it ends the step
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: {error}")
     options = {name: str(value) for name, value in vars(args).items()}
     minutes = args.minutes
     if args.device == "cuda":

@@ -19,8 +19,10 @@ def host_copy(tensor: Tensor) -> Optional[Tensor]:
         return None
     if tensor.device.type == "cpu":
         return tensor
-    copy, version = getattr(tensor, "_host_copy", (None, None))
-    return copy if copy is None or version == tensor._version else None  # else it was changed since
+    copy, *versions = getattr(tensor, "_host_copy", (None,))
+    if copy is None or versions != [copy._version, tensor._version]:  # one of them was changed since
+        return None
+    return copy
 
 
 def apply() -> None:
@@ -32,7 +34,7 @@ def apply() -> None:
             (moved,) = original([tensor], device)
             integers = not (tensor.is_floating_point() or tensor.is_complex())
             if integers and tensor.device.type == "cpu" != moved.device.type and not moved.is_inference():
-                moved._host_copy = (tensor, moved._version)
+                moved._host_copy = (tensor, tensor._version, moved._version)
             return moved
 
         return utils.apply_to_sample(move, sample)

@@ -1,7 +1,9 @@
 """Options that language model and encoder-decoder share; the names are the command line's with underscores."""
 
+import functools
 import logging
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -51,7 +53,7 @@ class SRUppConfig(FairseqDataclass):
         default=False, metadata={"help": "compute activations again in the backward pass, to save memory"}
     )
     compile: bool = field(
-        default=False, metadata={"help": "run the layers through torch.compile: takes minutes at first, then is faster"}
+        default=False, metadata={"help": "train with layers that torch.compile has compiled, which takes minutes at first"}
     )
 
 
@@ -82,10 +84,8 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
     """A stack of `layers` layers as the options say; kwargs as of SRUppStack.
 
     Raises:
-        UserError: options that do not fit together, or --compile without a compiler.
+        UserError: options that do not fit together.
     """
-    if cfg.compile:
-        _check_compiler()
     with user_errors(ValueError):
         return SRUppStack(
             cfg.hidden_size,
@@ -105,17 +105,17 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
         )
 
 
-def _check_compiler() -> None:
-    """Inductor and Triton build what they generate with it.
+@functools.cache
+def check_compiler() -> None:
+    """That there is the C++ compiler with which torch.compile builds what it generates.
 
     Raises:
         UserError: there is none.
     """
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler) is None:
+    if shutil.which(shlex.split(compiler)[0]) is None:
         raise UserError(
-            f"--compile needs a C++ compiler, and there is no {compiler} (Debian: apt-get install g++; CXX names another); "
-            """a model trained with it runs without: --model-overrides "{'compile': False}\""""
+            f"--compile needs a C++ compiler, and there is no {compiler} (Debian: apt-get install g++; CXX names another)"
         )
     logging.getLogger("filelock").setLevel(logging.WARNING)  # or each compiled file is a line of a log in debug mode
 

@@ -78,6 +78,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
 
     def make_generation_fast_(self, beamable_mm_beam_size: Optional[int] = None, **kwargs) -> None:
         """fairseq calls this before generation and tells --beam. Rows that are no such beam are as right, and slower."""
+        super().make_generation_fast_()
         self.beam = beamable_mm_beam_size or 1
 
     def forward(

@@ -46,6 +46,7 @@ class RetainsDropout(nn.Module):
         """fairseq calls this before generation, with the options of these names."""
         meant = retain_dropout_modules is None or type(self).__name__ in retain_dropout_modules
         self.retain_dropout = bool(retain_dropout) and meant
+        self.stack.compiled = False  # see StackDecoder
 
     def train(self, mode: bool = True):
         return super().train(mode or self.retain_dropout)

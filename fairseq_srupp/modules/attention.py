@@ -32,6 +32,11 @@ FEW = 32
 def choose(device: str, dtype: torch.dtype, head_size: int, mask: str, few: bool = False) -> str:
     """The way to attend, by what was measured (examples/benchmarks/RESULTS.md).
 
+    - On CUDA in half precision, heads up to 256: what reaches FlashAttention, or the memory-efficient kernel with a mask tensor.
+    - On CUDA in fp32, heads up to 128: torch's kernel, which keeps no scores and is about as fast.
+    - On a CPU, few queries: torch's kernel, since calls take the time there.
+    - All others: products, which are faster and, in slices, leave out what a causal mask hides.
+
     Args:
         device: type of the device.
         dtype: of queries, keys and values.
@@ -39,11 +44,11 @@ def choose(device: str, dtype: torch.dtype, head_size: int, mask: str, few: bool
         mask: "none", "causal", or "tensor" where only a tensor says who sees whom.
         few: whether there are fewer than FEW queries.
     """
-    if device == "cpu" and few:
-        return "fused"
-    if device != "cuda" or dtype not in HALF or head_size > FLASH_SIZE:
+    if device == "cpu":
+        return "fused" if few else "products"
+    if device != "cuda" or head_size > (FLASH_SIZE if dtype in HALF else 128) or dtype == torch.float64:
         return "products"
-    return "fused_causal" if mask == "causal" else "fused"
+    return "fused_causal" if mask == "causal" and dtype in HALF else "fused"
 
 
 def attend(
@@ -73,9 +78,14 @@ def attend(
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float) -> Tensor:
     device, size = queries.device.type, queries.size(-1)
-    # Compiled code serves any number of queries.
-    few = not torch.compiler.is_compiling() and queries.size(-2) < FEW
-    way = WAYS[choose(device, queries.dtype, size, kind(mask), few)]
+    if torch.jit.is_tracing():
+        name = "fused"  # what is traced and saved can be no Python
+    elif torch.compiler.is_compiling():
+        # Compiled code serves any number of queries, and knows no causal bias.
+        name = choose(device, queries.dtype, size, "none" if mask is None else "tensor")
+    else:
+        name = choose(device, queries.dtype, size, kind(mask), queries.size(-2) < FEW)
+    way = WAYS[name]
     # Tensor cores read rows in pieces of 16 bytes; for other sizes torch takes kernels without them.
     missing = -size % 8 if device == "cuda" and queries.dtype in HALF else 0
     if missing:
@@ -101,6 +111,7 @@ def probabilities(queries: Tensor, keys: Tensor, mask: Optional[AttentionMask]) 
 def fused(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float
 ) -> Tensor:
+    """torch's scaled_dot_product_attention; arguments and result as of `attend`, scale: of the scores, 1 / sqrt(d'/H)."""
     allowed = None if mask is None else _allowed(mask, queries, keys)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, dropout_p=dropout, scale=scale)
 
@@ -108,6 +119,7 @@ def fused(
 def fused_causal(
     queries: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask, dropout: float, scale: float
 ) -> Tensor:
+    """As `fused`, for a mask that is causal and nothing else."""
     from torch.nn.attention.bias import causal_lower_right
 
     bias = causal_lower_right(queries.size(-2), keys.size(-2))
@@ -117,19 +129,21 @@ def fused_causal(
 def products(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float
 ) -> Tensor:
+    """As `fused`, by batched products with a softmax between them, in slices of the queries where SLICE says so."""
     rows, heads = queries.shape[:2]
     allowed, causal, window = AttentionMask() if mask is None else mask
     if allowed is not None and allowed.dim() == 4:
-        allowed = allowed.expand(-1, heads, -1, -1).flatten(0, 1)  # (B H, L or 1, K)
+        allowed = allowed.expand(rows, heads, -1, -1).flatten(0, 1)  # (B H, L or 1, K)
+    keep = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad or values.requires_grad)
     flat = (t.flatten(0, 1) for t in (queries, keys, values))
-    return _Products.apply(*flat, allowed, causal, window, dropout, scale).unflatten(0, (rows, heads))
+    return _Products.apply(*flat, allowed, causal, window, dropout, scale, keep).unflatten(0, (rows, heads))
 
 
 WAYS: Dict[str, Callable[..., Tensor]] = {"fused": fused, "fused_causal": fused_causal, "products": products}
 
 SLICE = {"cpu": 128}
 """How many queries `products` takes at once, by device, with the keys that a causal mask lets these see; all where it does not
-say. Measured: on an H200 at the sizes of all language models slices cost more in smaller products than they save."""
+say. On an H200 in bf16, at the sizes of the paper's models, slices gain nothing or cost more in smaller products than they save."""
 
 
 def _allowed(mask: AttentionMask, queries: Tensor, keys: Tensor) -> Tensor:
@@ -159,7 +173,7 @@ class _Products(torch.autograd.Function):
 
     For the backward pass it keeps, besides inputs and result, each score's probability in their dtype, and with dropout a
     byte that says whether it was kept: 3 N L K bytes in half precision; for a layer at enwik8 base (4 rows, L = 1024,
-    K = 2048) 25 MB.
+    K = 2048) 25 MB. Without `keep` it keeps nothing and has no gradients.
     """
 
     @staticmethod
@@ -173,6 +187,7 @@ class _Products(torch.autograd.Function):
         window: Optional[int],
         dropout: float,
         scale: float,
+        keep: bool,
     ) -> Tensor:
         # Compiled code serves all lengths, so it cannot be of as many slices as one length needs.
         most = None if torch.compiler.is_compiling() else SLICE.get(queries.device.type)
@@ -187,18 +202,29 @@ class _Products(torch.autograd.Function):
                 future = torch.ones(b - a, b - a, dtype=torch.bool, device=scores.device).triu(1)
                 scores[..., high - low - (b - a) :].masked_fill_(future, -math.inf)
             probability = scores.softmax(-1).to(queries.dtype)
-            probabilities.append(probability)
+            if keep:
+                probabilities.append(probability)
             if dropout > 0:
                 probability, mask = torch.native_dropout(probability, dropout, True)
-                kept.append(mask)
+                if keep:
+                    kept.append(mask)
             results.append(torch.bmm(probability, values[:, low:high]))
         result = _joined(results)
-        ctx.save_for_backward(queries, keys, values, result, *probabilities, *kept)
+        if keep:
+            ctx.save_for_backward(queries, keys, values, result, *probabilities, *kept)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        if autocast_dtype(grad.device.type) is None:
+            return _Products.gradients(ctx, grad)
+        with torch.autocast(grad.device.type, enabled=False):
+            return _Products.gradients(ctx, grad)
+
+    @staticmethod
+    def gradients(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        """Of all arguments of `forward`, from that of its result."""
         queries, keys, values, result, *saved = ctx.saved_tensors
         spans = _spans(queries.size(1), keys.size(1), *ctx.slices)
         probabilities, kept = saved[: len(spans)], saved[len(spans) :]
@@ -218,7 +244,7 @@ class _Products(torch.autograd.Function):
             grad_queries.insert(0, _scaled_bmm(grad_scores, keys[:, low:high], ctx.scale))
             grad_keys = _added(grad_keys, keys, low, high, grad_scores, queries[:, a:b], ctx.scale)
             grad_values = _added(grad_values, values, low, high, dropped, grad[:, a:b], rescale)
-        return _joined(grad_queries), grad_keys, grad_values, None, None, None, None, None
+        return (_joined(grad_queries), grad_keys, grad_values, *[None] * 6)
 
 
 def _joined(slices: List[Tensor]) -> Tensor:

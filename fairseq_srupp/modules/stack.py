@@ -137,6 +137,14 @@ class SRUppStack(nn.Module):
         source_padding_mask: Optional[Tensor],
         need_weights: bool,
     ) -> Tuple[Tensor, Optional[Tensor]]:
+        compiled = self.compiled
+        if self.compiled:
+            # Compiled code takes sizes of 1 for a case of its own, and so it would padding or none.
+            compiled = min(x.size(0), x.size(1)) > 1 and (source is None or source.size(0) > 1)
+            if padding_mask is None and (source is not None or not self.causal):
+                padding_mask = torch.zeros(x.size(0), x.size(1), dtype=torch.bool, device=x.device)
+            if source_padding_mask is None and source is not None:
+                source_padding_mask = torch.zeros(source.size(0), source.size(1), dtype=torch.bool, device=x.device)
         x = self._input(x, padding_mask)
         length = x.size(0)
         if self.causal:
@@ -159,7 +167,7 @@ class SRUppStack(nn.Module):
             x, _, _, weights = self._run(x, states, contexts, mask, padding_mask, highway, False, need_weights)
         else:
             # Lengths vary, so what is compiled serves all.
-            run = _compiled(True) if self.compiled else SRUppStack._run
+            run = _compiled(True) if compiled else SRUppStack._run
             x, _, _, weights = run(self, x, states, contexts, mask, padding_mask, highway, False, need_weights)
         return x, weights
 

@@ -30,6 +30,9 @@ def test_words_know_what_they_were(device):
     assert host_copy(moved.clone()) is None and host_copy(moved.t()) is None
     moved[0, 0] = 1
     assert host_copy(moved) is None
+    moved = utils.move_to_cuda({"words": words}, device=device)["words"]
+    words[0, 0] = 1
+    assert host_copy(moved) is None
     assert host_copy(utils.move_to_cuda([torch.ones(2)], device=device)[0]) is None
 
 

@@ -1,6 +1,7 @@
 """examples/benchmarks/gpu.py: what it does with steps that fail, hang or find no time, and that all of its steps run."""
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ def step(gpu, tmp_path):
 
 
 def measure(gpu, steps, folder, minutes=8):
+    folder.mkdir(parents=True, exist_ok=True)
     report = gpu.measure(steps, minutes, folder, {})
     assert json.loads((folder / "gpu.json").read_text()) == report
     return report["steps"]
@@ -86,6 +88,22 @@ def test_limits_grow_with_the_budget_and_are_told_to_those_who_ask(gpu, step, tm
     tells = step("tells", WRITES.replace('"1 of 2"', "sys.argv[1]"), gpu.SECONDS, limit=20.0)
     (done,) = measure(gpu, [tells], tmp_path / "out", minutes=16)
     assert done["limit"] == 40 and done["result"]["summary"] == {"rows": "37"}
+
+
+def test_time_is_reserved_for_what_comes_last(gpu, step, tmp_path):
+    hanging = step("hanging", "import time; time.sleep(600)", limit=600.0)
+    first, last = measure(gpu, [hanging, step("last", WRITES)._replace(reserved=400.0)], tmp_path / "out", minutes=0.8)
+    assert first["limit"] == pytest.approx(8, abs=0.5) and last["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [("--minutes nan", "nan: expected a number of minutes"), ("--minutes 0", "0: expected"), ("--text none", "there is no none"),
+     ("--device cpu --tiny --out /dev/null/out", "--out: ")],
+)  # fmt: skip
+def test_wrong_options_are_told_in_one_line(options, message, tmp_path):
+    done = subprocess.run([sys.executable, FOLDER / "gpu.py", *options.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
 
 
 def test_an_old_result_is_not_taken_for_a_new_one(gpu, step, tmp_path):
@@ -170,7 +188,10 @@ def parallel_text(tmp_path):
 def test_every_part_runs_without_a_gpu(parallel_text, tmp_path):
     command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cpu", "--tiny", "--minutes", "30"]
     command += ["--out", str(tmp_path / "out"), "--parallel-text", str(parallel_text)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180, "two cores in 90 seconds"
     report = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert {step["name"]: step["outcome"] for step in report["steps"]} == dict.fromkeys(
         [*"check recurrence attention training-enwik8_base training-wiki103_base translation generation race".split()], "done"

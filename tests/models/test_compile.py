@@ -9,8 +9,10 @@ from torch._dynamo.utils import counters
 from translation_task import Task
 
 from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.models.config import check_compiler
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
+from fairseq_srupp.modules import SRUppStack
 
 PAD = Task.target_dictionary.pad()
 SIZES = {"hidden_size": 16, "attention_dim": 8, "dropout": 0.0}
@@ -82,9 +84,9 @@ def test_a_language_model_on_segments(awake, compilations):
 
 
 def test_translation_of_sentences_of_all_lengths(awake, compilations):
-    models = twins(awake, translation_model, attention_every_n_layers=2)
-    for rows, source, target in ((3, 5, 7), (4, 9, 6), (2, 12, 12), (6, 4, 5)):
-        sentences = words(rows, source, padded=2), torch.full((rows,), source), words(rows, target, padded=1)
+    models = twins(awake, translation_model)
+    for rows, source, target, padded in ((3, 5, 7, 1), (4, 9, 6, 0), (1, 8, 9, 0), (2, 12, 12, 1), (6, 4, 1, 0), (5, 4, 5, 0)):
+        sentences = words(rows, source, padded), torch.full((rows,), source), words(rows, target, padded)
         for model in models:
             model.train()
         assert_alike(models, *sentences)
@@ -106,7 +108,20 @@ def test_a_copy_has_parameters_of_its_own(awake):
     assert torch.equal(other(tokens)[0], before) and not torch.equal(compiled(tokens)[0], before)
 
 
-def test_without_a_compiler_it_says_so_in_one_line(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
+@pytest.mark.parametrize("build", [language_model, translation_model])
+def test_training_without_a_compiler_says_so_in_one_line(monkeypatch, build):
+    check_compiler.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler -O3")
+    model = build(compile=True).eval()
     with pytest.raises(UserError, match="--compile needs a C\\+\\+ compiler, and there is no no-such-compiler"):
-        language_model(compile=True)
+        model.train()
+    build().train()
+
+
+@pytest.mark.parametrize("build", [language_model, translation_model])
+def test_evaluation_and_generation_do_not_compile(build):
+    model = build(compile=True)
+    stacks = [module for module in model.modules() if isinstance(module, SRUppStack)]
+    assert stacks and all(stack.compiled for stack in stacks)
+    model.make_generation_fast_(beamable_mm_beam_size=5)
+    assert not any(stack.compiled for stack in stacks)

@@ -1,6 +1,7 @@
 """Every way to attend against the formula in fp64, and the rule that chooses one."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ MASKS = {  # name: queries, keys, mask
     "window beyond the memory": (9, 12, causal_mask(9, 3, window=5)),
     "source": (9, 14, causal_mask(9, 5, padding_mask=PADDING, source_padding_mask=PADDING[:, 3:8])),
     "a step": (1, 6, causal_mask(1, 5)),
+    "one for all rows": (9, 9, AttentionMask(torch.ones(1, 1, 9, 9, dtype=torch.bool).triu(-2))),
 }
 HALF_ERROR = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
@@ -119,7 +121,9 @@ def test_what_is_kept_for_the_backward_pass_is_in_half_precision():
 def test_the_rule():
     half, single = torch.bfloat16, torch.float32
     assert choose("cuda", half, 768, "causal") == choose("cuda", half, 768, "none") == "products"
-    assert choose("cuda", half, 257, "tensor") == choose("cuda", single, 768, "causal") == "products"
+    assert choose("cuda", half, 257, "tensor") == choose("cuda", single, 129, "causal") == "products"
+    assert choose("cuda", torch.float64, 64, "none") == "products"
+    assert choose("cuda", single, 128, "causal") == choose("cuda", single, 64, "none") == "fused"
     assert choose("cuda", half, 256, "causal") == choose("cuda", torch.float16, 64, "causal") == "fused_causal"
     assert choose("cuda", half, 256, "none") == choose("cuda", half, 64, "tensor") == "fused"
     for device in ("cpu", "mps"):
@@ -191,15 +195,59 @@ def test_wide_heads_are_products_of_the_tensor_cores(size):
     assert any("softmax" in name for name in names)
 
 
-def test_compiled_code_attends_in_the_way_that_is_chosen(monkeypatch):
-    monkeypatch.setattr(attention, "choose", lambda *_: "products")
+@pytest.mark.parametrize("size", [40, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_gpu_runs_compiles_without_a_break(monkeypatch, dtype, size):
+    monkeypatch.setattr(attention, "choose", lambda device, *others: choose("cuda", *others))
     called = []
 
     def graph(module, _):
         called.extend(str(node.target) for node in module.graph.nodes)
         return module.forward
 
-    torch._dynamo.reset()
-    result = torch.compile(attend, backend=graph, fullgraph=True)(*tensors(9, 16), causal_mask(9, 7), 0.1)
-    result.sum().backward()
-    assert called and not any("scaled_dot_product" in name for name in called)
+    for mask in (None, causal_mask(9, 7), causal_mask(9, 7, window=5)):
+        torch._dynamo.reset()
+        called.clear()
+        inputs = tensors(9, 16, size=size, dtype=dtype)
+        result = torch.compile(attend, backend=graph, fullgraph=True)(*inputs, mask)
+        assert any("scaled_dot_product" in name for name in called) == (size == 40)
+        expected = value_and_gradients(written_out(*inputs, mask), inputs)
+        assert_close(value_and_gradients(result, inputs), expected, HALF_ERROR.get(dtype, 1e-5))
+
+
+def test_a_backward_pass_within_autocast(monkeypatch):
+    monkeypatch.setitem(attention.SLICE, "cpu", 8)
+    inputs, mask = tensors(40, 47, dtype=torch.float32), causal_mask(40, 7)
+    result = attend(*inputs, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = value_and_gradients(result, inputs)
+    assert_close(got, value_and_gradients(written_out(*inputs, mask), inputs), 1e-5)
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch):
+    """One slice after the other, so that long texts are evaluated in little memory."""
+    monkeypatch.setitem(attention.SLICE, "cpu", 8)
+    alive, most = weakref.WeakSet(), []
+    softmax = torch.Tensor.softmax
+
+    def watched(scores, dim):
+        most.append(len(alive))
+        alive.add(probability := softmax(scores, dim))
+        return probability
+
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    inputs = tensors(64, 64)
+    with torch.no_grad():
+        attend(*inputs, causal_mask(64, 0))
+    assert len(most) == 8 and max(most) <= 1
+    most.clear()
+    result = attend(*inputs, causal_mask(64, 0))
+    assert max(most) == 7 and result.requires_grad
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_call_can_be_saved(tmp_path):
+    inputs = [t.detach().float() for t in tensors(40, 47)]
+    traced = torch.jit.trace(lambda *qkv: attend(*qkv, causal_mask(40, 7)), inputs)
+    traced.save(str(tmp_path / "traced.pt"))
+    torch.testing.assert_close(torch.jit.load(str(tmp_path / "traced.pt"))(*inputs), attend(*inputs, causal_mask(40, 7)))
