@@ -125,3 +125,23 @@ def test_evaluation_and_generation_do_not_compile(build):
     assert stacks and all(stack.compiled for stack in stacks)
     model.make_generation_fast_(beamable_mm_beam_size=5)
     assert not any(stack.compiled for stack in stacks)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention_dim", [64, 320])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_on_a_gpu_in_bf16(awake, compilations, attention_dim, dropout, device="cuda"):
+    models = twins(awake, language_model, attention_dim=attention_dim, layers=2, dropout=dropout)
+    scores = []
+    for model in models:
+        model.to(device).train()
+        for i in range(3):
+            tokens = words(3, 8).to(device)
+            model.set_num_updates(i)
+            with torch.autocast(device, dtype=torch.bfloat16):
+                result = model(tokens.fill_(4 + i), stream=("train", 1, i))[0]
+            result.float().square().mean().backward()
+        scores.append(result.detach().float())
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert dropout > 0 or (scores[0] - scores[1]).norm() < 0.02 * scores[0].norm()
+    assert 0 < compilations() <= 2
