@@ -153,6 +153,18 @@ def mean_loss(model: nn.Module, batch: Batch, **stream) -> Tensor:
     return sum(parts) / target.numel()
 
 
+def make_update(model: nn.Module, optimizer, batch: Batch, number: int, *, amp: bool = True, stream: tuple = ()) -> None:
+    """Update `number` as fairseq makes it: in bf16 autocast if `amp`, gradients clipped at 1. stream: the key of the segment,
+    for a model that reads one."""
+    model.set_num_updates(number)
+    with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=amp):
+        loss = mean_loss(model, batch, **({"stream": stream} if stream else {}))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def update_operations(model: nn.Module, batch: Batch, memory: int) -> float:
     """Operations of the matrix products that a training update needs, with M = memory positions before the batch's.
 

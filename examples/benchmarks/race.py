@@ -27,7 +27,17 @@ import torch
 import torch.nn.functional as F
 import translation
 from fairseq.optim import FairseqOptimizer
-from language_models import Batch, batch_of, equal_transformer_lm, mean_loss, parameters_of, preset, srupp_lm, task_of
+from language_models import (
+    Batch,
+    batch_of,
+    equal_transformer_lm,
+    make_update,
+    mean_loss,
+    parameters_of,
+    preset,
+    srupp_lm,
+    task_of,
+)
 from machine import ROOT, environment, save, synchronize
 from recurrence import usable_device
 
@@ -101,21 +111,15 @@ class LanguageModel:
 
     def update(self, lr: float) -> int:
         """Returns the tokens."""
-        stream = {}
+        stream = ()
         if self.streaming:
             segments = (len(self.text) - 1) // self.rows // self.length
             epoch, segment = divmod(self.updates, segments)
-            batch, stream["stream"] = self._segment(self.text, self.rows, segment), ("train", epoch, segment)
+            batch, stream = self._segment(self.text, self.rows, segment), ("train", epoch, segment)
         else:
             batch = self._at(self.text, torch.randint(len(self.text) - self.length, (self.rows,)))
-        self.model.set_num_updates(self.updates)
         self.optimizer.set_lr(lr)
-        with self._autocast():
-            loss = mean_loss(self.model, batch, **stream)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        make_update(self.model, self.optimizer, batch, self.updates, stream=stream)
         self.updates += 1
         return batch.target.numel()
 

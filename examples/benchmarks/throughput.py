@@ -23,10 +23,9 @@ from pathlib import Path
 
 import torch
 from language_models import (
-    Batch,
     batch_of,
     equal_transformer_lm,
-    mean_loss,
+    make_update,
     parameters_of,
     preset,
     srupp_lm,
@@ -112,20 +111,12 @@ class Run:
             "operations": update_operations(model, case.batches[0], self.memory),
         }
 
-    def update(self, batch: Batch) -> None:
-        stream = {"stream": ("train", 1, self.updates)} if self.streaming else {}
-        self.model.set_num_updates(self.updates)
-        with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=self.args.amp):
-            loss = mean_loss(self.model, batch, **stream)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.updates += 1
-
     def make(self, updates: int) -> None:
         for i in range(updates):
-            self.update(self.case.batches[i % len(self.case.batches)])
+            batch = self.case.batches[i % len(self.case.batches)]
+            stream = ("train", 1, self.updates) if self.streaming else ()
+            make_update(self.model, self.optimizer, batch, self.updates, amp=self.args.amp, stream=stream)
+            self.updates += 1
 
     def timed(self) -> None:
         """One round: the seconds of an update."""

@@ -1,11 +1,5 @@
 """Options that language model and encoder-decoder share; the names are the command line's with underscores."""
 
-import functools
-import logging
-import os
-import shlex
-import shutil
-import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
@@ -103,21 +97,6 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
             compiled=cfg.compile,
             **kwargs,
         )
-
-
-@functools.cache
-def check_compiler() -> None:
-    """That there is the C++ compiler with which torch.compile builds what it generates.
-
-    Raises:
-        UserError: there is none.
-    """
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(shlex.split(compiler)[0]) is None:
-        raise UserError(
-            f"--compile needs a C++ compiler, and there is no {compiler} (Debian: apt-get install g++; CXX names another)"
-        )
-    logging.getLogger("filelock").setLevel(logging.WARNING)  # or each compiled file is a line of a log in debug mode
 
 
 def check_options(cfg: SRUppConfig, *layers: int) -> None:

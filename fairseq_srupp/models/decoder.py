@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..compat.host_copies import host_copy
 from ..modules import AdaptiveSoftmax, DecodingState
-from .config import SRUppConfig, build_stack, check_compiler, embed_dropout
+from .config import SRUppConfig, build_stack, embed_dropout
 
 Extras = Dict[str, List[Optional[Tensor]]]
 """What fairseq's decoders return beside scores."""
@@ -51,16 +51,6 @@ class StackDecoder(FairseqIncrementalDecoder):
         self.output = None if adaptive else output
         self.embed_dropout = embed_dropout(cfg)
         self.output_dropout = cfg.dropout
-
-    def train(self, mode: bool = True):
-        """Training with --compile needs a compiler, and whoever only loads the model does not."""
-        if mode and self.stack.compiled:
-            check_compiler()
-        return super().train(mode)
-
-    def make_generation_fast_(self, **kwargs) -> None:
-        """fairseq calls this before evaluation and generation, which are over before compiling has paid."""
-        self.stack.compiled = False
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, L) to embeddings (L, B, e)."""

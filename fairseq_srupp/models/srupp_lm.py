@@ -9,6 +9,7 @@ from omegaconf import II
 from torch import Tensor
 
 from ..compat.errors import UserError
+from .compiling import CompiledInTraining
 from .config import SRUppConfig, check_options
 from .decoder import Extras, StackDecoder, padding_mask
 from .lm_embedding import build_embeddings
@@ -78,7 +79,6 @@ class SRUppLanguageModelDecoder(StackDecoder):
 
     def make_generation_fast_(self, beamable_mm_beam_size: Optional[int] = None, **kwargs) -> None:
         """fairseq calls this before generation and tells --beam. Rows that are no such beam are as right, and slower."""
-        super().make_generation_fast_()
         self.beam = beamable_mm_beam_size or 1
 
     def forward(
@@ -130,7 +130,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
 
 
 @register_model("srupp_lm", dataclass=SRUppLanguageModelConfig)
-class SRUppLanguageModel(FairseqLanguageModel):
+class SRUppLanguageModel(CompiledInTraining, FairseqLanguageModel):
     """SRU++ language model (--arch srupp_lm)."""
 
     @classmethod

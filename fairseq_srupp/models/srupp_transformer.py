@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..compat.errors import UserError
 from ..modules import DecodingState
+from .compiling import CompiledInTraining
 from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
 from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask
 from .embedding import OutputLayer, build_embedding
@@ -46,7 +47,6 @@ class RetainsDropout(nn.Module):
         """fairseq calls this before generation, with the options of these names."""
         meant = retain_dropout_modules is None or type(self).__name__ in retain_dropout_modules
         self.retain_dropout = bool(retain_dropout) and meant
-        self.stack.compiled = False  # see StackDecoder
 
     def train(self, mode: bool = True):
         return super().train(mode or self.retain_dropout)
@@ -219,7 +219,7 @@ def _alignment(weights: Tensor, source_length: int) -> Tensor:
 
 
 @register_model("srupp_transformer", dataclass=SRUppTransformerConfig)
-class SRUppTransformer(FairseqEncoderDecoderModel):
+class SRUppTransformer(CompiledInTraining, FairseqEncoderDecoderModel):
     """SRU++ encoder-decoder (--arch srupp_transformer)."""
 
     full_context_alignment = True

@@ -24,16 +24,18 @@ HALF = (torch.float16, torch.bfloat16)
 FLASH_SIZE = 256
 """The widest head of FlashAttention."""
 
+SINGLE_SIZE = 128
+"""The widest head that torch's memory-efficient kernel gets in fp32 on CUDA."""
 
 FEW = 32
 """Fewer queries than this, as in decoding, are too few for `products` on a CPU: calls take the time, not operations."""
 
 
 def choose(device: str, dtype: torch.dtype, head_size: int, mask: str, few: bool = False) -> str:
-    """The way to attend, by what was measured (examples/benchmarks/RESULTS.md).
+    """The way to attend. What was measured of them stands in examples/benchmarks/RESULTS.md.
 
     - On CUDA in half precision, heads up to 256: what reaches FlashAttention, or the memory-efficient kernel with a mask tensor.
-    - On CUDA in fp32, heads up to 128: torch's kernel, which keeps no scores and is about as fast.
+    - On CUDA in fp32, heads up to 128: torch's kernel, which keeps no scores for the backward pass.
     - On a CPU, few queries: torch's kernel, since calls take the time there.
     - All others: products, which are faster and, in slices, leave out what a causal mask hides.
 
@@ -46,7 +48,7 @@ def choose(device: str, dtype: torch.dtype, head_size: int, mask: str, few: bool
     """
     if device == "cpu":
         return "fused" if few else "products"
-    if device != "cuda" or head_size > (FLASH_SIZE if dtype in HALF else 128) or dtype == torch.float64:
+    if device != "cuda" or head_size > (FLASH_SIZE if dtype in HALF else SINGLE_SIZE) or dtype == torch.float64:
         return "products"
     return "fused_causal" if mask == "causal" and dtype in HALF else "fused"
 

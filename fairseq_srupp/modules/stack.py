@@ -229,6 +229,7 @@ class SRUppStack(nn.Module):
         state = self._checked(state)
         past = _memory_length(state)
         mask = causal_mask(x.size(0), past, device=x.device)
+        # A state of zeros rather than none: or what is compiled would be so once more, for the first segment.
         start = x.new_zeros(x.size(1), self.hidden_size, dtype=torch.promote_types(x.dtype, torch.float32))
         states = [start if c is None else c for c, _ in state]
         # A run may go on in another precision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+# Asked here, not in the call: torch.compile of torch 2.10 cannot follow the question.
 _DEVICES = frozenset(name for name in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(name))
 
 

@@ -17,7 +17,6 @@ from fairseq_srupp.ops.backends import FALLBACK, OPERATOR_NAMES, choose_backend,
 from fairseq_srupp.ops.reference import state_dtype
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-# Asked here, not in the call: torch.compile of torch 2.10 cannot follow the question.
 _FORWARD_SCHEMA = (
     "(Tensor u, Tensor x, Tensor weight_c, Tensor bias, Tensor? c0, Tensor? dropout_mask, "
     "Tensor? padding_mask, bool bidirectional, bool save_c) -> (Tensor h, Tensor c_last, Tensor c)"

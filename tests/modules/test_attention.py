@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from gpu_kernels import launched_by
 
 from fairseq_srupp.modules import attention
 from fairseq_srupp.modules.attention import WAYS, attend, choose, kind
@@ -150,15 +151,6 @@ def test_no_queries_and_no_keys():
         assert all((g == 0).all() for g in torch.autograd.grad(result.sum(), inputs))
 
 
-def kernels(run):
-    """Names of the kernels that run() launches."""
-    run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        run()
-        torch.cuda.synchronize()
-    return [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [64, 61, 256, 300, 503, 768])
 @pytest.mark.parametrize("name", MASKS)
@@ -179,7 +171,7 @@ def test_on_a_gpu(dtype, name, size):
 def test_narrow_heads_reach_kernels_without_scores(size, past, causal, dropout):
     inputs = tensors(128, 128 + past, size=size, dtype=torch.bfloat16, device="cuda")
     mask = causal_mask(128, past) if causal else None
-    names = kernels(lambda: attend(*inputs, mask, dropout).sum().backward())
+    names = launched_by(lambda: attend(*inputs, mask, dropout).sum().backward())
     # of FlashAttention, or of cuDNN, which newer GPUs prefer where queries and keys are equally many
     forward, backward = ("flash_fwd", "flash_fprop"), ("flash_bwd", "flash_bprop")
     assert any(part in name for part in forward for name in names), names
@@ -190,7 +182,7 @@ def test_narrow_heads_reach_kernels_without_scores(size, past, causal, dropout):
 @pytest.mark.parametrize("size", [480, 503, 1024])
 def test_wide_heads_are_products_of_the_tensor_cores(size):
     inputs = tensors(256, 512, heads=1, size=size, dtype=torch.bfloat16, device="cuda")
-    names = kernels(lambda: attend(*inputs, causal_mask(256, 256), 0.1).sum().backward())
+    names = launched_by(lambda: attend(*inputs, causal_mask(256, 256), 0.1).sum().backward())
     assert not any("fmha" in name or "flash" in name or "sgemm" in name for name in names), names
     assert any("softmax" in name for name in names)
 

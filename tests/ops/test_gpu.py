@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gpu_kernels import launched_by
 
 from fairseq_srupp.ops import backends, sru_recurrence
 
@@ -124,15 +125,6 @@ def test_other_streams(backend, make_inputs, results):
     again = sru_recurrence(*[tensor.detach() + 1 for tensor in inputs], backend=backend)
     assert torch.equal(h, again[0]) and torch.equal(c_last, again[1])
     assert not torch.equal(h, expected["h"])
-
-
-def launched_by(call):
-    """The names of the kernels that a call starts."""
-    call()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        call()
-        torch.cuda.synchronize()
-    return [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
