@@ -32,13 +32,13 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from language_models import parameters_of
 from machine import environment, save, synchronize
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
-
 
 
 class Size(NamedTuple):
@@ -99,10 +99,6 @@ def batches_of(pairs, device: str, *, first=None, shuffle=False, **limits):
         yield sample if device == "cpu" else utils.move_to_cuda(sample)
 
 
-def size_of(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def transformer(task, size: Size) -> nn.Module:
     """transformer_iwslt_de_en: of its size by default."""
     cfg = Namespace(share_decoder_input_output_embed=True)
@@ -128,10 +124,10 @@ def build(name: str, task, size: Size = Size()):
         return transformer(task, size), "transformer_iwslt_de_en"
     every_n = int(name[len("srupp-k") :] or 1)
     with torch.device("meta"):
-        wanted, sizes = size_of(transformer(task, size)), size.hidden_sizes
-        above = bisect.bisect(sizes, wanted, key=lambda d: size_of(srupp(task, size, d, every_n)))
+        wanted, sizes = parameters_of(transformer(task, size)), size.hidden_sizes
+        above = bisect.bisect(sizes, wanted, key=lambda d: parameters_of(srupp(task, size, d, every_n)))
         nearest = sizes[max(above - 1, 0) : above + 1]
-        best = min(nearest, key=lambda d: abs(size_of(srupp(task, size, d, every_n)) - wanted))
+        best = min(nearest, key=lambda d: abs(parameters_of(srupp(task, size, d, every_n)) - wanted))
     label = f"srupp_transformer, d = {best}" + (f", k = {every_n}" if every_n > 1 else "")
     return srupp(task, size, best, every_n), label
 
@@ -161,7 +157,7 @@ class Run:
     def __init__(self, label: str, model: nn.Module, task, args):
         self.label, self.args, self.dictionary = label, args, task.target_dictionary
         self.model = model.to(args.device).train()
-        self.parameters = size_of(model)
+        self.parameters = parameters_of(model)
         self.rates = {"training": [], "decoding": [], "tokens": []}
         self.criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
         cfg = FairseqAdamConfig(lr=[1e-4], adam_betas="(0.9, 0.98)", tpu=False)
