@@ -19,7 +19,7 @@ from typing import List, Optional, Tuple
 
 import torch
 
-from fairseq_srupp.compat import weights_only
+from fairseq_srupp.compat import atomic, weights_only
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap, wrap_command
 
@@ -64,7 +64,7 @@ def restorable(save_dir: str) -> Optional[str]:
     Raises: UserError when it is damaged and no whole one is left.
     """
     last = os.path.join(save_dir, _LAST)
-    if not os.path.exists(last) and os.path.exists(last + ".tmp"):  # killed in the first save of the run
+    if not os.path.exists(last) and atomic.leftovers(save_dir, _LAST):  # killed in the first save of the run
         return newest_whole_checkpoint(save_dir, last)
     if not os.path.isfile(last) or updates_of(last) is not None:
         return None
@@ -113,9 +113,8 @@ def _agreed_restore_file(cfg, trainer) -> Optional[str]:
 
 def _remove_left_overs(save_dir: str) -> None:
     """Temporary files of saves that a kill interrupted."""
-    for path in glob.glob(os.path.join(glob.escape(save_dir), "checkpoint*.pt.tmp")):
-        logger.info("removing %s, left by an interrupted save", path)
-        os.remove(path)
+    for path in atomic.remove_leftovers(save_dir, "checkpoint*.pt"):
+        logger.info("removed %s, left by an interrupted save", path)
 
 
 def _train_unless_done(original, cfg, trainer, *args, **kwargs):

@@ -18,7 +18,7 @@ from ..compat.saving import save_whole
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"update(?P<update>\d+)\.rank(?P<rank>\d+)\.pt(?P<unfinished>\.tmp)?")
+_NAME = re.compile(r"update(?P<update>\d+)\.rank(?P<rank>\d+)\.pt(?P<unfinished>(\.[0-9a-f]{16})?\.tmp)?")
 
 
 class UnusableState(Exception):
