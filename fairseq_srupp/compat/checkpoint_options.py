@@ -1,0 +1,110 @@
+"""The options in a checkpoint are text: nothing of this machine gets into them.
+
+fairseq (0.12) builds omegaconf containers of them, and these put into a value such as "${oc.env:TOKEN}" what the
+environment holds, or what another resolver of omegaconf or hydra gives. Older checkpoints refer to other options
+("${common.seed}"), which goes on to work; a checkpoint with anything else of that kind is refused. The names of
+components in older ones (`args.bpe`) are names of hydra's files, so they must not be paths. May go when fairseq reads
+the options of checkpoints without interpolation.
+"""
+
+import argparse
+import re
+from typing import Any, Dict, Iterator, Tuple
+
+from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.patch import wrap
+
+_REFERENCE = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")  # to another option: no resolver, no text around it
+_COMPONENT = re.compile(r"[\w-]*")
+
+_files: Dict[str, str] = {}
+
+
+def file_of(text: str) -> Any:
+    """The checkpoint, loaded in this process, that has the text as the value of an option; None if there is none."""
+    return _files.get(text)
+
+
+class _Refused(Exception):
+    """What is wrong with a checkpoint's options."""
+
+
+def texts(options: Any) -> Iterator[Tuple[str, str]]:
+    """All texts in the options of a checkpoint, each with the name of its option: "model.arch". Nothing is resolved."""
+    from omegaconf import OmegaConf
+
+    rest, seen = [("", options)], {}
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, str):
+            yield name, value
+            continue
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value  # kept: another object must not get its id
+        if OmegaConf.is_config(value):
+            rest.append((name, value.__dict__.get("_parent")))  # which references may reach
+            rest.append((name, OmegaConf.to_container(value, resolve=False)))
+            continue
+        if isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if not isinstance(value, (dict, list, tuple, set, frozenset)):
+            continue
+        named = value.items() if isinstance(value, dict) else ((name.rpartition(".")[2], entry) for entry in value)
+        prefix = name if isinstance(value, dict) else name.rpartition(".")[0]
+        for key, entry in named:
+            rest.append((f"{prefix}.{key}".strip("."), entry))
+            if isinstance(value, dict):
+                rest.append((f"{prefix}.{key}".strip("."), key))
+
+
+def _check(options: Any, found: list) -> None:
+    from fairseq.registry import REGISTRIES
+
+    for name, text in texts(options):
+        if name.rpartition(".")[2] in REGISTRIES and not _COMPONENT.fullmatch(text):
+            raise _Refused(f"the option {name[:100]} is {text[:100]!r}, which is no name")
+        if "${" in text and not _REFERENCE.fullmatch(text):
+            raise _Refused(f"the option {name[:100]} is {text[:100]!r}, which asks for more than the value of another option")
+        found.append(text)
+
+
+def apply() -> None:
+    from fairseq import checkpoint_utils
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    found: list = []
+
+    class Options(OmegaConf):
+        """omegaconf, as checkpoint_utils uses it."""
+
+        @staticmethod
+        def create(obj, *args, **kwargs):
+            _check(obj, found)
+            return OmegaConf.create(obj, *args, **kwargs)
+
+    checkpoint_utils.OmegaConf = Options
+
+    @wrap(checkpoint_utils, "convert_namespace_to_omegaconf")
+    def convert_namespace_to_omegaconf(original, args):
+        _check(args, found)
+        return original(args)
+
+    @wrap(checkpoint_utils, "load_checkpoint_to_cpu")
+    def load_checkpoint_to_cpu(original, path, *args, **kwargs):
+        found.clear()
+        try:
+            state = original(path, *args, **kwargs)
+        except _Refused as error:
+            raise UserError(f"refused to load {path}: {error}") from None
+        _files.update(dict.fromkeys(found, path))
+        return state
+
+    @wrap(checkpoint_utils, "load_model_ensemble_and_task")
+    def load_model_ensemble_and_task(original, filenames, *args, **kwargs):
+        try:
+            return original(filenames, *args, **kwargs)
+        except OmegaConfBaseException as error:  # of another type, or a reference to what is not there
+            reason = " ".join(str(error).split())
+            raise UserError(f"{':'.join(map(str, filenames))}: its options do not fit its model: {reason}") from error
