@@ -16,6 +16,7 @@ def apply() -> None:
 
     from fairseq_srupp.compat import (
         adaptive_loss,
+        archives,
         batching,
         checkpoint_options,
         command_line,
@@ -49,6 +50,7 @@ def apply() -> None:
         processes,
         saving,
         resuming,
+        archives,
         user_dir,
     ):
         repair.apply()

@@ -178,14 +178,16 @@ def test_a_user_folder_of_a_checkpoint_is_not_imported(checkpoint, trained, text
     assert not (tmp_path / "harm").exists()
 
 
-def test_fasta_data_whose_path_is_a_command(tmp_path):
+def test_fasta_data_whose_path_is_a_command(tmp_path, monkeypatch):
     from fairseq.data.fasta_dataset import FastaDataset
 
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "$(touch harm);touch harm;"
     folder.mkdir()
     (folder / "train.fasta").write_text(">one\nACG\nT\n>two\nAA\n")
     found = FastaDataset(str(folder / "train"))
     assert found.offsets.tolist() == [0, 11] and found.sizes.tolist() == [4, 2]
+    assert not (tmp_path / "harm").exists()
     assert [found[n] for n in range(2)] == [(">one", "ACGT"), (">two", "AA")]
 
 
