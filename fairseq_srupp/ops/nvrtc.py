@@ -1,21 +1,20 @@
 """The CUDA kernels compiled by NVRTC, where torch came with a GPU but no nvcc was there to build _C_cuda.
 
-Compiled at first use, one module for each dtype and architecture, and kept on disk: in $FAIRSEQ_SRUPP_CACHE, or
-fairseq_srupp in $XDG_CACHE_HOME (~/.cache). libnvrtc comes with every CUDA build of torch, and the kernels include no
-header of CUDA's, so nothing else has to be installed.
+Compiled at first use, one module for each dtype and architecture, and kept on disk (kernel_cache.py). libnvrtc comes with
+every CUDA build of torch, and the kernels include no header of CUDA's, so nothing else has to be installed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import torch
+
+from fairseq_srupp.ops.kernel_cache import cached
 
 _PACKAGE = Path(__file__).parents[1]
 _SOURCES = ("recurrence.h", "cuda/arguments.h", "cuda/device.cuh", "cuda/read_ahead.cuh", "cuda/kernels.cuh")
@@ -115,7 +114,7 @@ def image(dtype: torch.dtype, capability: tuple[int, int]) -> bytes:
     program = f"{_kernel_source()}\nSRUPP_KERNELS({_TYPES[dtype]}, {name})\n"
     options = [f"--gpu-architecture={target}", "--std=c++17", "--fmad=true"]
     digest = hashlib.sha256(repr((program, options, _version())).encode()).hexdigest()
-    return _cached(f"{name}-{target}-{digest[:32]}", lambda: _compile(program, options, target)[0])
+    return cached(f"{name}-{target}-{digest[:32]}", lambda: _compile(program, options, target)[0])
 
 
 def _kernel_source() -> str:
@@ -147,42 +146,6 @@ def _get(handle: ctypes.c_void_p, what: str) -> bytes:
     data = ctypes.create_string_buffer(size.value)
     _nvrtc_call(f"nvrtcGet{what}", handle, data)
     return data.raw
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    own = os.environ.get("FAIRSEQ_SRUPP_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairseq_srupp"
-
-
-def _cached(key: str, make) -> bytes:
-    """The file `key` of the cache, made if it is missing or damaged. A cache that cannot be written is no error.
-
-    Files appear whole or not at all, so processes need no lock: at worst two compile the same.
-    """
-    try:
-        path = cache_folder() / key
-    except RuntimeError:  # a user without a home folder
-        return make()
-    with contextlib.suppress(OSError):
-        whole = path.read_bytes()
-        checksum, content = whole[:32], whole[32:]
-        if checksum == hashlib.sha256(content).digest():
-            return content
-    content = make()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key, delete=False) as file:
-            try:
-                file.write(hashlib.sha256(content).digest() + content)
-                file.flush()
-                os.replace(file.name, path)
-            except OSError:
-                os.unlink(file.name)
-                raise
-    return content
 
 
 @functools.cache

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import types
 from pathlib import Path
 
@@ -140,66 +139,10 @@ def test_compiling_happens_once(monkeypatch, tmp_path):
     assert len(compiled) == 6 and len(list((tmp_path / "cache").iterdir())) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FAIRSEQ_SRUPP_CACHE", str(tmp_path / "file" / "below"))
-    assert nvrtc._cached("key", lambda: b"code") == b"code"
-
-
-def test_the_cache_by_itself(monkeypatch, tmp_path):
-    monkeypatch.setenv("FAIRSEQ_SRUPP_CACHE", str(tmp_path / "cache"))
-    made = []
-    make = lambda: made.append(1) or b"code"
-    assert nvrtc._cached("key", make) == nvrtc._cached("key", make) == b"code"
-    assert len(made) == 1
-    (tmp_path / "cache" / "key").write_bytes(b"half of")
-    assert nvrtc._cached("key", make) == b"code" and len(made) == 2
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["key"]
-
-
-def test_a_cache_on_a_full_disk_leaves_nothing(monkeypatch, tmp_path):
-    class Full:
-        def __init__(self, file):
-            self.name, self.file = file.name, file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-        def write(self, data):
-            raise OSError(28, "No space left on device")
-
-    original = tempfile.NamedTemporaryFile
-    monkeypatch.setenv("FAIRSEQ_SRUPP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **options: Full(original(**options)))
-    assert nvrtc._cached("key", lambda: b"code") == b"code"
-    assert not list((tmp_path / "cache").iterdir())
-
-
-def test_a_user_without_a_home(monkeypatch):
-    def nowhere():
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("FAIRSEQ_SRUPP_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", nowhere)
-    assert nvrtc._cached("key", lambda: b"code") == b"code"
-
-
 def test_a_gpu_that_is_too_old(monkeypatch):
     monkeypatch.setattr(nvrtc, "_architectures", lambda: [75, 90])
     with pytest.raises(nvrtc.NvrtcError, match="sm_75 and later, the GPU is sm_70"):
         nvrtc.image(torch.float32, (7, 0))
-
-
-def test_where_the_cache_is(monkeypatch):
-    monkeypatch.delenv("FAIRSEQ_SRUPP_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert nvrtc.cache_folder() == Path("/somewhere/fairseq_srupp")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert nvrtc.cache_folder() == Path.home() / ".cache" / "fairseq_srupp"
 
 
 @pytest.mark.parametrize(
