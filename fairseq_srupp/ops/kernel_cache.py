@@ -10,7 +10,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import secrets
 import stat
 import warnings
 from pathlib import Path
@@ -91,7 +90,7 @@ def _read(key: str, folder: int) -> bytes:
 
 
 def _write(key: str, content: bytes, folder: int) -> None:
-    temporary = f"{key}.{secrets.token_hex(8)}"
+    temporary = f"{key}.{os.urandom(8).hex()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
