@@ -4,7 +4,8 @@
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 usage() { sed -n '2,/^[^#]/s/^# *//p' "$0" >&2; exit 2; }
 
-# prepared FILE...: prepare.sh has made them
+# present FILE...: they have something in them; prepared FILE...: prepare.sh has made them
+present() { local file; for file; do [ -f "$file" ] && [ -s "$file" ] || fail "$file is missing or empty"; done; }
 prepared() { local file; for file; do [ -s "$file" ] || fail "$file is missing: run prepare.sh"; done; }
 
 # one_path DIR: fairseq splits options at commas, and the paths of data at colons
@@ -14,7 +15,8 @@ one_path() { [[ $1 != *[,:]* ]] || fail "fairseq does not take a comma or colon 
 folder() { local message; message=$(mkdir -p "$1" 2>&1) || fail "${message#mkdir: }"; }
 
 # start COMMAND...: in the background, as a process group of its own; run COMMAND...: and wait for it, which a signal ends at once;
-# stop: end all of them with what they have started, so that nothing is written after the trap of the script has cleared away.
+# stop: end all of them with what they have started, so that nothing goes on or is written after the script has ended.
+trap stop EXIT # a script that clears away as well sets its own: trap 'stop; ...' EXIT
 start() { set -m; "$@" & set +m; }
 run() { start "$@"; wait $!; }
 stop() { local job; for job in $(jobs -p); do kill -- "-$job" 2> /dev/null && kill -CONT -- "-$job" || true; done; wait 2> /dev/null || true; }
@@ -24,8 +26,27 @@ reason() {
   tail -n 20 "$1" | awk '{ last = $0 } /^fairseq(_srupp|-[a-z]+: error): / { said = $0 } END { print said ? said : last }'
 }
 
-# number NAME VALUE: a whole one
-number() { [[ $2 =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 is no whole number: $2"; }
+# number NAME VALUE [LEAST]: a whole one, of at least LEAST (0); decimal NAME VALUE: one that may have a fraction; amount NAME
+# VALUE: a decimal above 0
+number() {
+  [[ $2 =~ ^(0|[1-9][0-9]{0,14})$ ]] || fail "$1 is no whole number: $2"
+  [ "$2" -ge "${3:-0}" ] || fail "$1 must be at least $3: $2"
+}
+decimal() { [[ $2 =~ ^[0-9]*\.?[0-9]+$ ]] || fail "$1 is no number: $2"; }
+amount() { decimal "$1" "$2"; [[ $2 =~ [1-9] ]] || fail "$1 must be above 0: $2"; }
+
+# updates_within SECONDS LOG: how many updates of fairseq-train fit into 95 % of the time (the rest is for validation and
+# checkpoints), at the speed that the log tells in the end; at least 1
+updates_within() {
+  grep -ao 'ups=[0-9.]*' "$2" | tail -n 1 | awk -F= -v s="$1" '{ n = int($2 * s * 0.95); print n < 1 ? 1 : n }' ||
+    fail "$2 has no line with a speed"
+}
+
+# seconds HOURS, or seconds MINUTES 60
+seconds() { awk -v n="$1" -v each="${2:-3600}" 'BEGIN { print n * each }'; }
+
+# logged LOG COMMAND...: its output goes on at the end of the log as well
+logged() { local log=$1; shift; "$@" 2>&1 | tee -a "$log"; }
 
 # made_alike DIR SETTINGS WORDS: what is in DIR was made with the same SETTINGS; WORDS lead to them in the message
 made_alike() {

@@ -8,22 +8,32 @@
 #   UPDATE_FREQ segments of each row per update (1): with ROWS smaller by this factor, less memory for as large a batch
 #   PRECISION   option of fairseq-train (--amp on GPUs)
 train_lm() {
-  local arch=$1 data=$2 out=$3 rows=${ROWS:-$4} segment=$5 gpus; shift 5
+  local arch=$1 data=$2 out=$3 rows=${ROWS:-$4} segment=$5 every=${UPDATE_FREQ:-1} gpus user_dir; shift 5
+  number ROWS "$rows" 1
+  number UPDATE_FREQ "$every" 1
+  prepared "$data/dict.txt" "$data/train.bin"
+  one_path "$data"
   gpus=$(gpus) || return
   local device=(--distributed-world-size "$gpus" ${PRECISION---amp})
   if [ "$gpus" -eq 0 ]; then gpus=1 device=(--cpu ${PRECISION-}); fi
   [ $((rows % gpus)) -eq 0 ] || fail "$rows rows cannot be shared by $gpus GPUs"
-  fairseq-train "$data" --user-dir "$(python -m fairseq_srupp user-dir)" --task streaming_language_modeling \
+  user_dir=$(python -m fairseq_srupp user-dir)
+  folder "$out"
+  run logged "$out/train.log" fairseq-train "$data" --user-dir "$user_dir" --task streaming_language_modeling \
     --arch "$arch" --tokens-per-sample "$segment" --batch-size $((rows / gpus)) --batch-size-valid 8 \
-    --update-freq "${UPDATE_FREQ:-1}" --optimizer radam --weight-decay 0.1 --clip-norm 1.0 --lr-scheduler cosine \
+    --update-freq "$every" --optimizer radam --weight-decay 0.1 --clip-norm 1.0 --lr-scheduler cosine \
     --validate-interval-updates 8000 --save-interval-updates 8000 --keep-interval-updates 1 --no-epoch-checkpoints \
-    --log-format simple --log-interval 200 --save-dir "$out" "${device[@]}" "$@" 2>&1 | tee -a "$out/train.log"
+    --log-format simple --log-interval 200 --save-dir "$out" "${device[@]}" "$@"
 }
 
 # evaluate_lm DATA CHECKPOINT WINDOW OPTIONS...: each position sees the WINDOW positions before it.
 evaluate_lm() {
-  local data=$1 checkpoint=$2 window=$3; shift 3
-  fairseq-eval-lm "$data" --user-dir "$(python -m fairseq_srupp user-dir)" --task streaming_language_modeling \
+  local data=$1 checkpoint=$2 window=$3 user_dir; shift 3
+  number WINDOW "$window" 1
+  prepared "$data/dict.txt"
+  present "$checkpoint"
+  user_dir=$(python -m fairseq_srupp user-dir)
+  run fairseq-eval-lm "$data" --user-dir "$user_dir" --task streaming_language_modeling \
     --path "$checkpoint" --gen-subset test --batch-size 1 --distributed-world-size 1 --tokens-per-sample "$window" \
     --model-overrides "{'mem_len': $window}" "$@"
 }

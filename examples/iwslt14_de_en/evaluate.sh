@@ -12,7 +12,7 @@ reference=$data/bpe/reference
 prepared "$reference.tok.en"
 
 LC_ALL=C grep -q '[A-Z]' "$reference.en" && lower= || lower=lower
-SACREBLEU_OPTIONS=${lower:+--lowercase} "$here/../translation/evaluate.sh" de en "$data" "$checkpoint" "$@"
+SACREBLEU_OPTIONS=${lower:+--lowercase} run "$here/../translation/evaluate.sh" de en "$data" "$checkpoint" "$@"
 
 out=${checkpoint%.pt}.test
 python "$here/moses.py" en $lower < "$out.en" > "$out.tok.en"

@@ -8,14 +8,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../common.sh"
 [ $# -eq 1 ] || [ $# -eq 2 ] && filled "$@" || usage
 out=$1 archive=${2:-$1/de-en.tgz} vocab=${VOCAB:-14000}
-number VOCAB "$vocab"
+number VOCAB "$vocab" 1
 one_path "$out"
 
 # fairseq's copy; the campaign's own address is gone.
 url=${IWSLT14_URL:-http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz}
 bytes=${IWSLT14_BYTES:-19982877} md5=${IWSLT14_MD5:-10936dfdf616504ddbd844e91b94ef4a}
 test_sha256=${IWSLT14_TEST_SHA256:-4bfd5d3a6cf87ab137d11c799559ef806d57d94eec31570da1d567ecc4883d1b}
-number IWSLT14_BYTES "$bytes"
+number IWSLT14_BYTES "$bytes" 1
 
 settings="VOCAB=$vocab CASED=${CASED:+1}"
 if [ -e "$out/data" ]; then

@@ -11,11 +11,12 @@ gpus=$(gpus)
 device=(--distributed-world-size "$gpus")
 if [ "$gpus" -eq 0 ]; then gpus=1 device=(--cpu); fi
 [ $((128 % gpus)) -eq 0 ] || fail "128 pairs cannot be shared by $gpus GPUs"
+user_dir=$(python -m fairseq_srupp user-dir)
 folder "$save_dir"
-fairseq-train "$data" --user-dir "$(python -m fairseq_srupp user-dir)" --source-lang de --target-lang en \
+run logged "$save_dir/train.log" fairseq-train "$data" --user-dir "$user_dir" --source-lang de --target-lang en \
   --arch srupp_transformer_iwslt_de_en --dropout 0.1 --criterion cross_entropy \
   --batch-size $((128 / gpus)) --max-epoch 50 \
   --optimizer radam --adam-betas '(0.9, 0.999)' --weight-decay 0.1 --clip-norm 5.0 \
   --lr 0.001 --lr-scheduler inverse_sqrt --warmup-updates 10000 \
   --no-epoch-checkpoints --log-format simple --log-interval 100 --seed 1 \
-  --save-dir "$save_dir" "${device[@]}" "$@" 2>&1 | tee -a "$save_dir/train.log"
+  --save-dir "$save_dir" "${device[@]}" "$@"

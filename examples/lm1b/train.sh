@@ -3,15 +3,14 @@
 #   train.sh ARCH DATA OUT [fairseq-train options]
 # ARCH is srupp_lm_lm1b_base or _large; ../language_model.sh tells of GPUS, ROWS and more.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
-arch=$1 data=$2 out=$3; shift 3
 . "$(dirname "$0")/../language_model.sh"
+[ $# -ge 3 ] && filled "${@:1:3}" || usage
+arch=$1 data=$2 out=$3; shift 3
 
 case $arch in
   srupp_lm_lm1b_base*) rows=1024 ;;
   srupp_lm_lm1b_large*) rows=1536 ;;
-  *) echo "train.sh: no settings for $arch" >&2; exit 2 ;;
+  *) fail "no settings for $arch" ;;
 esac
-mkdir -p "$out"
 train_lm "$arch" "$data" "$out" $rows 64 --criterion adaptive_loss --ddp-backend legacy_ddp \
   --lr 0.0002 --warmup-updates 16000 --max-update 800000 "$@"

@@ -3,23 +3,26 @@
 #   attention_layers.sh TRAIN VALID TEST OUT [fairseq-train options]
 # Each of the five trains for HOURS (default 0.25); a first run of 60 updates tells how many updates that makes.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
-train=$1 valid=$2 test=$3 out=$4; shift 4
-hours=${HOURS:-0.25}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../common.sh"
+[ $# -ge 4 ] && filled "${@:1:4}" || usage
+train=$1 valid=$2 test=$3 out=$4 hours=${HOURS:-0.25}; shift 4
+amount HOURS "$hours"
+present "$train" "$valid" "$test"
+folder "$out"
 
-run() {  # NAME, options; UPDATES and HOURS from the environment
+# train_and_score NAME OPTIONS...; UPDATES and HOURS from the environment
+train_and_score() {
   local name=$1; shift
-  "$here/run.sh" "$train" "$valid" "$test" "$out/$name" --layers 10 --lr 0.004 "$@"
+  run "$here/run.sh" "$train" "$valid" "$test" "$out/$name" --layers 10 --lr 0.004 "$@" < /dev/null
 }
 
 while read -r name d attention; do
   [ -f "$out/$name/done" ] && continue
   options="--hidden-size $d --attention-dim $((d / 4)) $attention"
-  TRAIN_ONLY=1 UPDATES=60 HOURS=1 run "$name.speed" $options --log-interval 20 --no-save "$@"
-  updates=$(awk -v hours="$hours" -F'[=, ]+' '/train_inner/ { for (i = 1; i < NF; i++) if ($i == "ups") ups = $(i + 1) }
-    END { printf "%d", 3600 * hours * 0.95 * ups }' "$out/$name.speed/train.log")
-  UPDATES=$updates HOURS=$hours run "$name" $options "$@"
+  TRAIN_ONLY=1 UPDATES=60 HOURS=1 train_and_score "$name.speed" $options --log-interval 20 --no-save "$@"
+  updates=$(updates_within "$(seconds "$hours")" "$out/$name.speed/train.log")
+  UPDATES=$updates HOURS=$hours train_and_score "$name" $options "$@"
   touch "$out/$name/done"
 done <<'TABLE'
 k1 660 --attention-every-n-layers 1

@@ -8,18 +8,18 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../common.sh"
 [ $# -eq 4 ] && filled "$@" || usage
-src=$1 tgt=$2 data=$3 out=$4 minutes=${MINUTES:-25}
-[[ $minutes =~ ^[0-9]*\.?[0-9]+$ ]] || fail "MINUTES is no number: $minutes"
+src=$1 tgt=$2 data=$3 out=$4 minutes=${MINUTES:-25} dropout=${DROPOUT:-0.1}
+amount MINUTES "$minutes"
+decimal DROPOUT "$dropout"
 prepared "$data/dict.$src.txt" "$data/dict.$tgt.txt" "$data/bpe/reference.$tgt"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
 # glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
 folder "$out"
-settings="MINUTES=$minutes DROPOUT=${DROPOUT:-0.1} OPTIONS=${OPTIONS:-}"
+settings="MINUTES=$minutes DROPOUT=$dropout OPTIONS=${OPTIONS:-}"
 made_alike "$out" "$settings" "has a comparison with"
 echo "$settings" > "$out/settings"
-trap stop EXIT
 
 # ours SAVE_DIR [options], theirs SAVE_DIR [options]
 ours() { taskset -c 0 "$here/train.sh" "$src" "$tgt" "$data" "$@" > /dev/null; }
@@ -48,34 +48,28 @@ both() {
   wait -n && wait -n
 }
 
-# updates_of MODEL: in MINUTES at the speed of the trial's second half, less 5 % for validation and checkpoints
-updates_of() {
-  local log=$out/trial/$1/train.log
-  grep -ao 'ups=[0-9.]*' "$log" | tail -n 1 | awk -F= -v m="$minutes" '{ n = int($2 * m * 60 * 0.95); print n < 1 ? 1 : n }' ||
-    fail "$log has no line with a speed"
-}
-
-# seconds CHECKPOINT: of training until then, in all parts of a run that was stopped; in the log, all clocks begin anew with each part
-seconds() {
+# trained_for CHECKPOINT: the seconds of training until then, in all parts of a run that was stopped; in the log, all clocks begin anew with each part
+trained_for() {
   python -c 'import sys
 from fairseq_srupp.compat import weights_only
 print(round(weights_only.load(sys.argv[1])["extra_state"]["previous_training_time"]))' "$1"
 }
 
-options=(--cpu --dropout "${DROPOUT:-0.1}" ${OPTIONS:-})
+options=(--cpu --dropout "$dropout" ${OPTIONS:-})
 if [ ! -s "$out/updates" ]; then
   rm -rf "$out/trial"
   our_updates=100 their_updates=100
   both "$out/trial" "${options[@]}" --log-interval 50 --no-save --disable-validation
-  our_updates=$(updates_of srupp_transformer)
-  their_updates=$(updates_of transformer)
+  # at the speed of the trial's second half
+  our_updates=$(updates_within "$(seconds "$minutes" 60)" "$out/trial/srupp_transformer/train.log")
+  their_updates=$(updates_within "$(seconds "$minutes" 60)" "$out/trial/transformer/train.log")
   echo "$our_updates $their_updates" > "$out/updates"
 fi
 read -r our_updates their_updates < "$out/updates"
 echo "updates: $our_updates and $their_updates"
 both "$out" "${options[@]}"
 for model in srupp_transformer transformer; do
-  time=$(seconds "$out/$model/checkpoint_last.pt")
+  time=$(trained_for "$out/$model/checkpoint_last.pt")
   echo "$model: trained for $time seconds"
   run "$here/evaluate.sh" "$src" "$tgt" "$data" "$out/$model/checkpoint_best.pt"
 done

@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 [ $# -ge 4 ] && filled "${@:1:4}" || usage
 src=$1 tgt=$2 data=$3 checkpoint=$4; shift 4
-[ -s "$checkpoint" ] || fail "$checkpoint is missing or empty"
+present "$checkpoint"
 prepared "$data/bpe/reference.$tgt"
 
 out=${checkpoint%.pt}.test
@@ -17,6 +17,6 @@ run fairseq-generate "$data" --user-dir "$user_dir" --source-lang "$src" --targe
   --remove-bpe sentencepiece "$@" > "$out.txt" 2> "$out.log" ||
   fail "fairseq-generate failed, see $out.log: $(reason "$out.log")"
 grep -a '^H-' "$out.txt" | sed 's/^H-//' | sort -n | cut -f 3 > "$out.$tgt" || fail "fairseq-generate printed no translations"
-trap - EXIT
+trap stop EXIT
 grep -aho 'Translated .*' "$out.log" "$out.txt" # fairseq's versions differ in where this line goes
-sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text ${SACREBLEU_OPTIONS:-}
+run sacrebleu "$data/bpe/reference.$tgt" --input "$out.$tgt" --width 2 --format text ${SACREBLEU_OPTIONS:-}

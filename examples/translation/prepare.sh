@@ -8,13 +8,11 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../common.sh"
 [ $# -eq 6 ] || [ $# -eq 7 ] && filled "$@" || usage
 src=$1 tgt=$2 train=$3 valid=$4 test=$5 dest=$6 vocab=${7:-8000}
-number VOCAB "$vocab"
+number VOCAB "$vocab" 1
 one_path "$dest"
 
 for split in "$train" "$valid" "$test"; do
-  for lang in "$src" "$tgt"; do
-    [ -s "$split.$lang" ] || fail "$split.$lang is missing or empty"
-  done
+  present "$split.$src" "$split.$tgt"
   n=$(grep -ac '' "$split.$src") m=$(grep -ac '' "$split.$tgt") # the last line may lack its end
   [ "$n" -eq "$m" ] || fail "$split.$src has $n lines, $split.$tgt has $m"
 done

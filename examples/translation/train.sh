@@ -8,11 +8,11 @@ src=$1 tgt=$2 data=$3 save_dir=$4; shift 4
 prepared "$data/dict.$src.txt" "$data/dict.$tgt.txt"
 user_dir=$(python -m fairseq_srupp user-dir)
 folder "$save_dir"
-fairseq-train "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" \
+run logged "$save_dir/train.log" fairseq-train "$data" --user-dir "$user_dir" --source-lang "$src" --target-lang "$tgt" \
   --arch srupp_transformer --hidden-size 848 --attention-dim 212 --embed-dim 256 \
   --encoder-layers 3 --decoder-layers 3 --share-all-embeddings --alpha-init 1 --dropout 0.05 --attention-dropout 0 \
   --criterion label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 1024 \
   --optimizer radam --adam-betas '(0.9, 0.98)' --lr 0.0015 --weight-decay 0.01 --clip-norm 1.0 \
   --lr-scheduler cosine --warmup-updates 200 --max-update 6000 \
   --no-epoch-checkpoints --patience 10 --log-format simple --log-interval 100 --seed 1 \
-  --save-dir "$save_dir" "$@" 2>&1 | tee -a "$save_dir/train.log"
+  --save-dir "$save_dir" "$@"

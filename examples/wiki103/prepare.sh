@@ -5,9 +5,10 @@
 # downloaded into OUT. The data is OUT/data, 267,735 words with <unk> and the end of line. WIKITEXT_WORDS says how many
 # words another text of this form must have (33278: WikiText-2), WORKERS how many processes work (all cores).
 set -euo pipefail
-[ $# -eq 1 ] || [ $# -eq 2 ] || { sed -n '2,6s/^# *//p' "$0" >&2; exit 2; }
-out=$1 input=${2:-$1/wikitext-103-v1.zip}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../common.sh"
+[ $# -eq 1 ] || [ $# -eq 2 ] && filled "$@" || usage
+out=$1 input=${2:-$1/wikitext-103-v1.zip}
 
 # The public file. Stephen Merity, who made it, serves it here; the address of its first years is gone.
 url=${WIKITEXT_URL:-https://wikitext.smerity.com/wikitext-103-v1.zip}
@@ -16,23 +17,26 @@ sha256=${WIKITEXT_SHA256:-242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2
 declare -A sha1=([train]=b7497e2dfe77e72cfef5e3dbc61b7b53712ac211
                  [valid]=c326ac59dc587676d58c422eb8a03e119582f92b
                  [test]=8a5befc548865cec54ed4273cf87dbbad60d1e47)
-words=${WIKITEXT_WORDS:-267735}
-
-fail() { echo "prepare.sh: $*" >&2; exit 1; }
+words=${WIKITEXT_WORDS:-267735} workers=${WORKERS:-$(nproc)}
+number WIKITEXT_BYTES "$bytes" 1
+number WIKITEXT_WORDS "$words" 1
+number WORKERS "$workers" 1
+one_path "$out"
 
 [ ! -e "$out/data" ] || { echo "$out/data is already there"; exit 0; }
 if [ $# -eq 1 ]; then
-  python "$here/../download.py" "$url" "$input" --bytes "$bytes" --sha256 "$sha256"
+  run python "$here/../download.py" "$url" "$input" --bytes "$bytes" --sha256 "$sha256"
 fi
 [ -e "$input" ] || fail "$input is missing"
 
 new=$out/unfinished
+folder "$out"
 rm -rf "$new"
-trap 'rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
-mkdir -p "$new"
+trap 'stop; rm -rf "$new"; rmdir "$out" 2> /dev/null || true' EXIT
+folder "$new"
 text=$input
 if [ -f "$input" ]; then
-  python -m zipfile -e "$input" "$new/zip" 2> /dev/null || fail "$input is no zip file, or a broken one"
+  run python -m zipfile -e "$input" "$new/zip" 2> /dev/null || fail "$input is no zip file, or a broken one"
   text=$(find "$new/zip" -name wiki.train.tokens -printf %h -quit)
   [ -n "$text" ] || fail "$input holds no wiki.train.tokens"
 fi
@@ -44,7 +48,7 @@ for split in train valid test; do
 done
 
 echo "counting words and writing tokens"
-fairseq-preprocess --only-source --padding-factor 1 --workers "${WORKERS:-$(nproc)}" --trainpref "$text/wiki.train.tokens" \
+run fairseq-preprocess --only-source --padding-factor 1 --workers "$workers" --trainpref "$text/wiki.train.tokens" \
   --validpref "$text/wiki.valid.tokens" --testpref "$text/wiki.test.tokens" --destdir "$new/data" \
   > "$new/log" 2>&1 || fail "fairseq-preprocess: $(tail -n 1 "$new/log")"
 found=$(($(wc -l < "$new/data/dict.txt") + 2))  # the file leaves <unk> and </s> out

@@ -5,52 +5,57 @@
 # DATA is what ../wiki103/prepare.sh made of WikiText-2. HOURS (default 0.75) is how long each trains; a first run of 60
 # updates tells how many updates that makes, which is the length of the learning rate's cosine.
 set -euo pipefail
-[ $# -eq 2 ] || { sed -n '2,6s/^# *//p' "$0" >&2; exit 2; }
+. "$(dirname "$0")/../common.sh"
+[ $# -eq 2 ] && filled "$@" || usage
 data=$1 out=$2 hours=${HOURS:-0.75}
+amount HOURS "$hours"
+prepared "$data/dict.txt" "$data"/{train,valid,test}.{bin,idx}
+one_path "$data"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
 # glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
 
-adaptive="--adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax-cutoff 4000,12000
-  --tie-adaptive-weights --tie-adaptive-proj --criterion adaptive_loss --ddp-backend legacy_ddp"
-common="--user-dir $user_dir $adaptive --cpu --bf16 --dropout 0.1 --clip-norm 1.0 --lr-scheduler cosine --warmup-updates 100
-  --no-epoch-checkpoints --log-format simple --log-interval 50 --seed 1"
-srupp_lm="--task streaming_language_modeling --arch srupp_lm --layers 4 --hidden-size 696 --attention-dim 174 --embed-dim 256
+common=(--user-dir "$user_dir" --adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax-cutoff 4000,12000
+  --tie-adaptive-weights --tie-adaptive-proj --criterion adaptive_loss --ddp-backend legacy_ddp
+  --cpu --bf16 --dropout 0.1 --clip-norm 1.0 --lr-scheduler cosine --warmup-updates 100
+  --no-epoch-checkpoints --log-format simple --log-interval 50 --seed 1)
+srupp_lm=(--task streaming_language_modeling --arch srupp_lm --layers 4 --hidden-size 696 --attention-dim 174 --embed-dim 256
   --tokens-per-sample 128 --batch-size 16 --batch-size-valid 16
-  --adaptive-input-dropout 0 --adaptive-softmax-dropout 0 --optimizer radam --lr 0.005 --weight-decay 0.1"
-transformer_lm="--task language_modeling --arch transformer_lm --decoder-layers 3 --decoder-embed-dim 256
+  --adaptive-input-dropout 0 --adaptive-softmax-dropout 0 --optimizer radam --lr 0.005 --weight-decay 0.1)
+transformer_lm=(--task language_modeling --arch transformer_lm --decoder-layers 3 --decoder-embed-dim 256
   --decoder-input-dim 256 --decoder-output-dim 256 --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4
   --decoder-normalize-before --attention-dropout 0.1 --tokens-per-sample 256 --sample-break-mode none --batch-size 8
-  --optimizer adam --adam-betas (0.9,0.98) --lr 0.002 --weight-decay 0.01"
+  --optimizer adam --adam-betas '(0.9,0.98)' --lr 0.002 --weight-decay 0.01)
 
-train() {  # NAME SUFFIX MODEL OPTIONS...
-  local folder=$out/$1$2 model=$3; shift 3
-  mkdir -p "$folder"
-  fairseq-train "$data" $model $common --save-dir "$folder" "$@" > "$folder/train.log" 2>&1
+# train CORE FOLDER OPTIONS...
+train() {
+  local core=$1 folder=$2; shift 2
+  folder "$folder"
+  taskset -c "$core" fairseq-train "$data" "${common[@]}" --save-dir "$folder" "$@" > "$folder/train.log" 2>&1 ||
+    fail "training failed, see $folder/train.log: $(reason "$folder/train.log")"
 }
 
-updates() {  # LOG: how many fit into the time, by the speed of the log's last lines
-  awk -v hours="$hours" -F'[=, ]+' '/train_inner/ { for (i = 1; i < NF; i++) if ($i == "ups") ups = $(i + 1) }
-    END { printf "%d", 3600 * hours * 0.96 * ups }' "$1"
-}
-
-both() {  # SUFFIX, options of each
-  (taskset -pc 0 $BASHPID > /dev/null; train srupp_lm "$1" "$srupp_lm" $2) &
-  (taskset -pc 1 $BASHPID > /dev/null; train transformer_lm "$1" "$transformer_lm" $3) &
+# both SUFFIX OUR_UPDATES THEIR_UPDATES OPTIONS...: at the same time; when one fails, the other is stopped
+both() {
+  local suffix=$1 ours=$2 theirs=$3; shift 3
+  start train 0 "$out/srupp_lm$suffix" "${srupp_lm[@]}" --max-update "$ours" "$@"
+  start train 1 "$out/transformer_lm$suffix" "${transformer_lm[@]}" --max-update "$theirs" "$@"
   wait -n && wait -n
 }
 
-speed="--max-update 60 --log-interval 20 --no-save --disable-validation"
-both .speed "$speed" "$speed"
-both "" "--max-update $(updates "$out/srupp_lm.speed/train.log") --stop-time-hours $hours" \
-  "--max-update $(updates "$out/transformer_lm.speed/train.log") --stop-time-hours $hours"
-
-evaluate() {  # NAME OPTIONS...
-  local name=$1; shift
-  fairseq-eval-lm "$data" --user-dir "$user_dir" --path "$out/$name/checkpoint_last.pt" --gen-subset test --cpu \
-    "$@" > "$out/$name/eval.log" 2>&1
-  echo "$name: $(grep -o 'ppl: .*' "$out/$name/eval.log"), $(grep -o 'Evaluated .*' "$out/$name/eval.log")"
+# evaluate NAME OPTIONS...
+evaluate() {
+  local name=$1 log=$out/$1/eval.log; shift
+  run fairseq-eval-lm "$data" --user-dir "$user_dir" --path "$out/$name/checkpoint_last.pt" --gen-subset test --cpu \
+    "$@" > "$log" 2>&1 || fail "evaluation failed, see $log: $(reason "$log")"
+  echo "$name: $(grep -o 'ppl: .*' "$log"), $(grep -o 'Evaluated .*' "$log")"
 }
+
+both .speed 60 60 --log-interval 20 --no-save --disable-validation
+ours=$(updates_within "$(seconds "$hours")" "$out/srupp_lm.speed/train.log")
+theirs=$(updates_within "$(seconds "$hours")" "$out/transformer_lm.speed/train.log")
+echo "updates: $ours and $theirs"
+both "" "$ours" "$theirs" --stop-time-hours "$hours"
 evaluate srupp_lm --task streaming_language_modeling --tokens-per-sample 256 --batch-size 1 --model-overrides "{'mem_len': 256}"
 evaluate transformer_lm --task language_modeling --tokens-per-sample 256 --context-window 192 --batch-size 8
