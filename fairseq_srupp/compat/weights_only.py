@@ -128,7 +128,7 @@ def _parts(nested: Any) -> Iterator[Any]:
             waiting += [*part.keys(), *part.values()]
         elif isinstance(part, (list, tuple, set)):
             waiting += part
-        elif isinstance(part, (argparse.Namespace, omegaconf.Node)):
+        elif isinstance(part, (argparse.Namespace, omegaconf.base.Node)):
             waiting += vars(part).values()
 
 
