@@ -42,8 +42,8 @@ def check_places(path: str, sizes: np.ndarray, starts: np.ndarray, itemsize: int
         if wrong.any():
             i = int(wrong.argmax())
             raise UserError(
-                f"{path}: the data end too early: prepare them again (sentence {first + i} would be {count[i]:,} tokens "
-                f"after {start[i]:,} of {room:,})"
+                f"{path}: the data end too early: prepare them again "
+                f"(sentence {first + i} would be {count[i]:,} tokens after {start[i]:,} of {room:,})"
             )
 
 

@@ -54,11 +54,6 @@ def allow() -> None:
     torch.serialization.add_safe_globals(allowed_classes.named())
 
 
-def is_refused(error: BaseException) -> bool:
-    """Whether torch.load stopped at something that is not data (and not at a damaged file)."""
-    return isinstance(error, pickle.UnpicklingError) and bool(_REFUSED.search(str(error)))
-
-
 def _checked(path: str, loader: Callable, *args: Any, **kwargs: Any) -> Any:
     """`loader(*args, **kwargs)`, which loads the file `path`, if its bytes are those that were saved and what comes out
     is data; one-line UserErrors where not."""
@@ -81,8 +76,9 @@ def _checked(path: str, loader: Callable, *args: Any, **kwargs: Any) -> Any:
 
 def _complaint(path: str, error: Exception) -> UserError:
     text = str(error)
-    if is_refused(error):
-        name = _REFUSED.search(text).group("name")
+    refused = _REFUSED.search(text) if isinstance(error, pickle.UnpicklingError) else None
+    if refused:
+        name = refused.group("name")
         what = f"names {name.rstrip('.,')}" if name else "holds objects that are not data"
         return Refused(f"refused to load {path}: it {what}, which could run code; nothing of it was executed")
     detail = _DETAIL.search(text)

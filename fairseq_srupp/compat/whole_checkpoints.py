@@ -41,7 +41,7 @@ def _declared_updates(state: Any) -> Optional[int]:
 
 
 def _newness(path: str) -> Tuple[int, float, str]:
-    """Greater for what is newer, by what the file says of itself. Reads no tensor, so it may be damaged all the same."""
+    """Greater for what is newer, by what the file says of itself. Reads no tensor: it may be damaged all the same."""
     try:
         updates = _declared_updates(weights_only.load_unchecked(path))
     except Exception:  # damaged bytes can make the unpickler fail in any way
@@ -62,8 +62,8 @@ def _newest_whole(paths: Sequence[str]) -> Optional[str]:
 
 
 def restorable(save_dir: str, expect_last: bool = True, but: Optional[str] = None) -> Optional[str]:
-    """What to go on from instead of `checkpoint_last.pt`: the newest whole checkpoint where that is damaged, or is missing
-    because the first save of the run was cut off. None when it is whole, or there is nothing to go on from.
+    """What to go on from instead of `checkpoint_last.pt`: the newest whole checkpoint where that is damaged, or is
+    missing because the first save of the run was cut off. None when it is whole, or there is nothing to go on from.
 
     Args:
         expect_last: whether the run writes a `checkpoint_last.pt`.

@@ -96,13 +96,13 @@ def test_every_command_sees_it(trained, text, fairseq_cli, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     path = folder / "checkpoint_1_4.pt"
     damage.zero_block(trained / "checkpoint_1_4.pt", path, 0)
-    out = tmp_path / "out"
+    out, evaluate = tmp_path / "out", "--task language_modeling --cpu --batch-size 4"
     calls = [
         lambda: fairseq_cli("train", text.train, "--save-dir", out, "--restore-file", path),
         lambda: fairseq_cli("train", text.train, "--save-dir", out, "--finetune-from-model", path),
         lambda: fairseq_cli("eval-lm", text.data, "--cpu --gen-subset valid --path", path),
-        lambda: fairseq_cli("validate", text.data, "--task language_modeling --cpu --batch-size 4 --valid-subset valid --path", path),
-        lambda: fairseq_cli("generate", text.data, "--task language_modeling --cpu --batch-size 4 --gen-subset valid --path", path),
+        lambda: fairseq_cli("validate", text.data, evaluate, "--valid-subset valid --path", path),
+        lambda: fairseq_cli("generate", text.data, evaluate, "--gen-subset valid --path", path),
         lambda: TransformerLanguageModel.from_pretrained(str(folder), path.name, data_name_or_path=str(text.data)),
         lambda: cli.main(["average-checkpoints", "--inputs", str(path), "--output", str(out)]),
         lambda: cli.main(["import-checkpoint", "--checkpoint", str(path), "--vocab", "x", "--destdir", str(out)]),

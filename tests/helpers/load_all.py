@@ -1,4 +1,4 @@
-"""python load_all.py FILE...: loads checkpoints and uses what comes out; prints a line "loaded" or the UserError of each.
+"""python load_all.py FILE...: loads checkpoints and uses what comes out; prints "loaded" or the UserError of each.
 
 A process of its own, because what it is to find ends the process.
 """

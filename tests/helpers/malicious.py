@@ -79,7 +79,8 @@ def config(**state: bytes) -> bytes:
 def crafted() -> Iterator[Tuple[str, bytes]]:
     """Attacks with a purpose, by name."""
     whole = tuple_of(value(3), value("<"), value(None), value(None), value(None), value(-1), value(-1), value(0))
-    yield "objects as sub-dtype", call(name("builtins", "str"), call(ARRAY, value((1,)), dtype_of_objects(), value(b"A" * 16)))
+    objects = call(ARRAY, value((1,)), dtype_of_objects(), value(b"A" * 16))
+    yield "objects as sub-dtype", call(name("builtins", "str"), objects)
     yield "array of objects", array(dtype_of_objects(), (2,), b"A" * 16)
     yield "array of pointers", array(call(DTYPE, value("O8"), value(False), value(True)), (2,), b"A" * 16)
     yield "number that is an object", call(SCALAR, call(DTYPE, value("O8")), value(b"A" * 8))
@@ -89,9 +90,8 @@ def crafted() -> Iterator[Tuple[str, bytes]]:
     yield "buffer of another size", call(ARRAY, value((1 << 20,)), dtype(), value(b"A" * 8))
     # An array that is set once more after a tensor has taken its memory.
     keep = array(dtype(), (512,), b"A" * 4096) + b"q\x07"
-    tensor = call(
-        name("torch._utils", "_rebuild_device_tensor_from_numpy"), b"h\x07", name("torch", "float64"), value("cpu"), value(False)
-    )
+    from_numpy = name("torch._utils", "_rebuild_device_tensor_from_numpy")
+    tensor = call(from_numpy, b"h\x07", name("torch", "float64"), value("cpu"), value(False))
     again = set_state(b"h\x07", tuple_of(value(1), value((1,)), dtype(), value(False), value(b"B" * 8)))
     yield "memory that is used after it was freed", tuple_of(keep, tensor, again)
     for attribute in ("__class__", "__deepcopy__", "_get_kwargs", "__dict__"):
@@ -109,7 +109,8 @@ def crafted() -> Iterator[Tuple[str, bytes]]:
     yield "factory of a defaultdict", call(name("collections", "defaultdict"), name("torch", "Tensor"))
     yield "list of bytes", call(name("builtins", "list"), value(b"A" * 100))
     yield "number of digits", call(name("builtins", "int"), value("9" * 100_000))
-    yield "placeholder of a tensor", set_state(new(name("fairseq.distributed.utils", "_TensorPlaceholder")), dict_of(index=value(7)))
+    placeholder = name("fairseq.distributed.utils", "_TensorPlaceholder")
+    yield "placeholder of a tensor", set_state(new(placeholder), dict_of(index=value(7)))
 
 
 def mutated(seed: int) -> bytes:
@@ -118,8 +119,8 @@ def mutated(seed: int) -> bytes:
     names = [name(*full.rsplit(".", 1)) for _, full in allowed_classes.named()]
     names += [name("torch._tensor", "_rebuild_from_type_v2"), name("torch._utils", "_rebuild_device_tensor_from_numpy")]
     codes = ["O8", "V8", "S4", "U1", "M8", "f8", "i4", "b1", "f16", "c16", "<f8", "(2,)f8", "f8,O", "", "x" * 50]
-    things = [None, True, 0, 1, -1, 3, 1 << 31, 1 << 62, -(1 << 63), 0.5, float("nan"), "<", "|", ">", "${a}", "_val", "???"]
-    things += [*codes, b"", b"A" * 8, b"A" * 16, (), (0,), (1,), (2,), (1 << 40,), (-1,), ("f8", False, True), [], [1], {}]
+    things = [None, True, 0, 1, -1, 3, 1 << 31, 1 << 62, -(1 << 63), 0.5, float("nan"), "<", "|", ">", "${a}", "???"]
+    things += [*codes, b"", b"A" * 8, b"A" * 16, (), (0,), (1,), (2,), (1 << 40,), (-1,), ("f8", False, True), [1], {}]
     keys = ["_content", "_metadata", "_parent", "_val", "flags", "a", "__class__", "_get_kwargs", "index"]
 
     def some(depth: int) -> bytes:
@@ -140,7 +141,8 @@ def mutated(seed: int) -> bytes:
         if kind == 6:
             size = choice.randrange(4)
             kinds = [dtype(choice.choice(codes)), dtype_of_objects(), some(depth + 1)]
-            state = [value(1), value((size,)), choice.choice(kinds), value(False), value(b"A" * choice.choice([0, 8 * size]))]
+            content = value(b"A" * choice.choice([0, 8 * size]))
+            state = [value(1), value((size,)), choice.choice(kinds), value(False), content]
             if choice.random() < 0.3:
                 state[choice.randrange(5)] = some(depth + 1)
             return set_state(call(RECONSTRUCT, ARRAY, value((0,)), value(b"b")), tuple_of(*state))
