@@ -4,7 +4,7 @@ evaluation and generation."""
 import argparse
 import os
 import re
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import torch
 
@@ -18,6 +18,8 @@ _KINDS = {  # what fairseq-train names them; the number orders them
     "updates": re.compile(r"checkpoint_\d+_(\d+)\.pt"),
 }
 _KEPT = ("args", "cfg", "optimizer_history", "task_state")
+_NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)
+_NUMBERS += (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 _DROPPED_STATE = ("ema", "ema_fp32_params")  # of extra_state: parameters that are no longer this model's
 
 
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 def average(models: List[Dict[str, torch.Tensor]], paths: List[str]) -> Dict[str, torch.Tensor]:
     """The mean of state dicts, summed in fp64, in the dtypes of the first. What is tied there stays tied.
 
-    `paths` says where they come from. Raises: UserError when names, shapes or integer tensors differ.
+    `paths` says where they come from. Raises: UserError when names, shapes, kinds of numbers or integer tensors differ.
     """
     first = models[0]
     for model, path in zip(models, paths):
@@ -73,12 +75,17 @@ def average(models: List[Dict[str, torch.Tensor]], paths: List[str]) -> Dict[str
 
 
 def _mean(tensors: List[torch.Tensor]) -> torch.Tensor:
-    if not tensors[0].is_floating_point():
-        return tensors[0]
-    total = torch.zeros(tensors[0].shape, dtype=torch.float64)
+    first = tensors[0].detach()
+    if _kind(first) == "whole":
+        return first
+    total = torch.zeros(first.shape, dtype=torch.complex128 if first.is_complex() else torch.float64)
     for tensor in tensors:
-        total += tensor
-    return (total / len(tensors)).to(tensors[0].dtype)
+        total += tensor.detach()
+    return (total / len(tensors)).to(first.dtype)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
 def _check_same(
@@ -92,20 +99,50 @@ def _check_same(
         if tensor.shape != other[name].shape:
             shapes = f"{tuple(tensor.shape)} in {first_path} and {tuple(other[name].shape)} in {path}"
             raise UserError(f"{name} is {shapes}: not the same model", _COMMAND)
-        if not tensor.is_floating_point() and not torch.equal(tensor, other[name]):
+        if _kind(tensor) != _kind(other[name]):
+            kinds = f"{tensor.dtype} in {first_path} and {other[name].dtype} in {path}"
+            raise UserError(f"{name} is {kinds}: not the same model", _COMMAND)
+        if _kind(tensor) == "whole" and not torch.equal(tensor, other[name]):
             raise UserError(f"{name}, of whole numbers, differs between {first_path} and {path}", _COMMAND)
 
 
 def _read(path: str) -> Dict[str, Any]:
     state = weights_only.load(path)
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UserError(f"{path} is not a checkpoint of fairseq: it has no model", _COMMAND)
+    fault = _fault(state)
+    if fault:
+        raise UserError(f"{path} is not a checkpoint of fairseq: {fault}", _COMMAND)
     return state
+
+
+def _fault(state: Any) -> Optional[str]:
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict) or not state["model"]:
+        return "it has no model"
+    for part in ("model", "criterion"):
+        parameters = {} if state.get(part) is None else state[part]
+        if not isinstance(parameters, dict):
+            return f"its {part} is {_type(parameters)}, expected tensors by name"
+        for name, tensor in parameters.items():
+            if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+                return f"{str(name)[:80]} of its {part} is {_type(tensor)}, expected a tensor with a name"
+            if tensor.dtype not in _NUMBERS:
+                return f"{name} of its {part} is of {tensor.dtype}, of which there is no mean"
+    history, extra_state = state.get("optimizer_history"), state.get("extra_state")
+    if history is not None and not (isinstance(history, list) and all(isinstance(part, dict) for part in history)):
+        return "its optimizer_history is no list of dicts"
+    if history and not isinstance(history[-1].get("num_updates", 0), int):
+        return f"its number of updates is {_type(history[-1]['num_updates'])}"
+    if extra_state is not None and not isinstance(extra_state, dict):
+        return f"its extra_state is {_type(extra_state)}, expected values by name"
+    return None
+
+
+def _type(value: Any) -> str:
+    return f"of type {type(value).__name__}"
 
 
 def _updates(state: Dict[str, Any]) -> int:
     history = state.get("optimizer_history") or [{}]
-    return int(history[-1].get("num_updates", 0))
+    return history[-1].get("num_updates", 0)
 
 
 def _newest(folder: str, number: int, kind: str) -> List[str]:

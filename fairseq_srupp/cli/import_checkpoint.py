@@ -79,7 +79,9 @@ def _read(path: str) -> Dict[str, Tensor]:
     state = weights_only.load(path)
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         _fail(f"{path} is a checkpoint of fairseq already")
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         _fail(f"{path} is no state dict: it holds more than tensors by name")
     return state
 

@@ -1,7 +1,6 @@
 """Going on from a checkpoint: from a whole one, by name, and with a clear word when it does not fit.
 
-fairseq (0.12) stops with a traceback at a `checkpoint_last.pt` that a kill left truncated (older versions and
-other programs leave such files; ours does not, see saving.py), although whole checkpoints lie beside it; it
+fairseq (0.12) does not look for another checkpoint where the last one is damaged (whole_checkpoints.py); it
 trains from scratch when the file of `--restore-file` does not exist; it answers parameters of another shape
 with "Cannot load model parameters"; a run that had made its last update makes one more when it is started again.
 And the iterator whose state is restored is not told from which file. May go, part by part, as fairseq learns these.
@@ -10,69 +9,23 @@ And the iterator whose state is restored is not told from which file. May go, pa
 `state["checkpoint_path"]`.
 """
 
-import glob
 import logging
 import os
 import re
-import zipfile
-from typing import List, Optional, Tuple
+from typing import Optional
 
-import torch
-
-from fairseq_srupp.compat import atomic, weights_only
+from fairseq_srupp.compat import atomic
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap, wrap_command
+from fairseq_srupp.compat.whole_checkpoints import LAST, restorable
 
 logger = logging.getLogger(__name__)
 
-_LAST = "checkpoint_last.pt"
 _SHAPES = re.compile(
     r"size mismatch for (\S+): copying a param with shape torch.Size\(\[(.*?)\]\) from checkpoint, "
     r"the shape in current model is torch.Size\(\[(.*?)\]\)"
 )
 _KEYS = re.compile(r"(Missing|Unexpected) key\(s\) in state_dict: \"([^\"]+)\"")
-
-
-def updates_of(path: str) -> Optional[int]:
-    """The number of updates of a whole checkpoint; None when the file is damaged. Reads no tensor.
-
-    Raises: UserError when the file names something that is not data (weights_only.py).
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        history = state.get("optimizer_history") or [{}]
-        return int(history[-1].get("num_updates", 0)) if "model" in state else None
-    except Exception as error:  # damaged bytes can make the unpickler fail in any way
-        if weights_only.is_refused(error):
-            weights_only.load(path)  # says so
-        return None
-
-
-def newest_whole_checkpoint(save_dir: str, but: str) -> Optional[str]:
-    """The readable `checkpoint*.pt` with most updates, other than the file `but`; None if there is none."""
-    found: List[Tuple[int, float, str]] = []
-    for path in glob.glob(os.path.join(glob.escape(save_dir), "checkpoint*.pt")):
-        updates = None if os.path.basename(path) == os.path.basename(but) else updates_of(path)
-        if updates is not None:
-            found.append((updates, os.path.getmtime(path), path))
-    return max(found)[2] if found else None
-
-
-def restorable(save_dir: str) -> Optional[str]:
-    """What to go on from where `checkpoint_last.pt` is damaged; None when it is whole or there is none.
-
-    Raises: UserError when it is damaged and no whole one is left.
-    """
-    last = os.path.join(save_dir, _LAST)
-    if not os.path.exists(last) and atomic.leftovers(save_dir, _LAST):  # killed in the first save of the run
-        return newest_whole_checkpoint(save_dir, last)
-    if not os.path.isfile(last) or updates_of(last) is not None:
-        return None
-    instead = newest_whole_checkpoint(save_dir, last)
-    if instead is None:
-        raise UserError(f"{last} is damaged, with no whole checkpoint beside it; remove it to start anew")
-    logger.warning("%s is damaged; going on from %s, the newest whole checkpoint", last, instead)
-    return instead
 
 
 def misfit(error: Optional[BaseException]) -> Optional[str]:
@@ -98,7 +51,7 @@ def _agreed_restore_file(cfg, trainer) -> Optional[str]:
     outcome = (None, None)
     if trainer.is_data_parallel_master:
         try:
-            outcome = (restorable(cfg.save_dir), None)
+            outcome = (restorable(cfg.save_dir, not cfg.no_last_checkpoints, cfg.finetune_from_model), None)
         except UserError as error:
             outcome = (None, str(error))
     if trainer.data_parallel_world_size > 1:
@@ -138,9 +91,9 @@ def apply() -> None:
             raise UserError(f"no such file: --finetune-from-model {cfg.finetune_from_model}")
         if trainer.checkpoint_suffix:  # sharded: each rank has files of its own
             return original(cfg, trainer, **passthrough_args)
-        if cfg.restore_file != _LAST and not os.path.isfile(cfg.restore_file):
+        if cfg.restore_file != LAST and not os.path.isfile(cfg.restore_file):
             raise UserError(f"no such file: --restore-file {cfg.restore_file}")
-        if cfg.restore_file == _LAST:
+        if cfg.restore_file == LAST:
             instead = _agreed_restore_file(cfg, trainer)
             if instead is not None:
                 cfg = OmegaConf.merge(cfg, {"restore_file": instead, "finetune_from_model": None})

@@ -1,104 +1,147 @@
-"""Checkpoints are data: what they may hold, and what is said when they hold something else.
+"""Checkpoints are data: what they may hold, and what is said when they hold something else, or are damaged.
 
 Since torch 2.6 `torch.load` refuses to build objects of classes it does not know, because unpickling them
 can run any code. fairseq checkpoints hold a few: the configuration of models that are not configured by a
 dataclass is an `argparse.Namespace`, older checkpoints and the state that rank 0 broadcasts on resume hold
 omegaconf containers, and meters (of BLEU, for example) hold numpy numbers and arrays. Exactly these are
-allowed; the protection stays on. May go when fairseq itself saves plain containers and registers these
-classes.
+allowed, in the forms that fairseq saves (allowed_classes.py); the protection stays on. May go when fairseq
+itself saves plain containers and registers these classes, and torch checks what it reads (records.py).
 """
 
 import argparse
-import collections
+import os
 import pickle
 import re
-import typing
 import warnings
 import zipfile
-from typing import Any, Callable, List, Tuple, Union
+from typing import Any, Callable, Iterator, Optional
 
-import numpy
 import torch
 
+from fairseq_srupp.compat import records
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
-
-Allowed = Union[Callable, Tuple[Callable, str]]
 
 # How torch.load says that it met a class or function that it does not know, and where it tells other faults.
 _REFUSED = re.compile(r"GLOBAL (?P<name>\S+)|Can only (?:create|build)|Trying to call reduce")
 _DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
 
-def harmless_classes() -> List[Allowed]:
-    """The classes and functions, beyond torch's own list, that checkpoints of fairseq may name.
-
-    None of them does more than build the value that it stands for.
-    """
-    import omegaconf
-    from omegaconf import base, nodes
-
-    reconstruct = numpy.zeros(()).__reduce__()[0]
-    scalar = numpy.float64(0).__reduce__()[0]
-    numbers = "?bBhHiIlLqQefd"
-    allowed: List[Allowed] = [argparse.Namespace, collections.defaultdict]
-    allowed += [omegaconf.DictConfig, omegaconf.ListConfig, base.ContainerMetadata, base.Metadata]
-    allowed += [nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode]
-    allowed += [(typing.Any, "typing.Any"), (typing.List, "typing.List"), (typing.Dict, "typing.Dict")]
-    allowed += [dict, list, tuple, str, int, float, bool]
-    allowed += [numpy.ndarray, numpy.dtype] + sorted({type(numpy.dtype(c)) for c in numbers}, key=str)
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
-        allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
-    return allowed
+class Refused(UserError):
+    """A whole file that holds something that is not data. Nothing of it was executed."""
 
 
 def load(path: str) -> Any:
     """The checkpoint `path`, with the protection on; tensors are read from the disk when they are used.
 
-    Raises: UserError, naming the file, when it holds something that is not data (and is not loaded), is
-    cut off, or is no checkpoint.
+    Raises: UserError, naming the file, when it cannot be read, is damaged, or is no checkpoint; Refused when it holds
+    something that is not data.
     """
-    torch.serialization.add_safe_globals(harmless_classes())
-    zipped = zipfile.is_zipfile(path)  # only those can be mapped into memory
-    return explained(path, torch.load, path, map_location="cpu", weights_only=True, mmap=zipped)
+    return _checked(path, load_unchecked, path)
 
 
-def explained(path: str, loader: Callable, *args: Any, **kwargs: Any) -> Any:
-    """`loader(*args, **kwargs)`, which loads `path`, with its failures as one-line UserErrors."""
+def load_unchecked(path: str) -> Any:
+    """The same without a look at tensors, which may be damaged. Raises: whatever torch.load does."""
+    allow()
+    # only zip archives can be mapped into memory
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def allow() -> None:
+    """Makes torch.load understand the names in checkpoints of fairseq."""
+    from fairseq_srupp.compat import allowed_classes
+
+    torch.serialization.add_safe_globals(allowed_classes.named())
+
+
+def _checked(path: str, loader: Callable, *args: Any, **kwargs: Any) -> Any:
+    """`loader(*args, **kwargs)`, which loads the file `path`, if its bytes are those that were saved and what comes out
+    is data; one-line UserErrors where not."""
     try:
+        if os.path.lexists(path) and (damage := records.damage(path)):  # what is not there, the loader tells
+            raise UserError(f"{path} is damaged: {damage}")
         with warnings.catch_warnings():
             # The error that follows says it.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return loader(*args, **kwargs)
+            loaded = loader(*args, **kwargs)
+        fault = _fault(loaded, os.path.getsize(path)) if os.path.isfile(path) else None
     except OSError as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # damaged bytes can make the unpickler fail in any way
-        raise UserError(_complaint(path, error)) from error
+        raise _complaint(path, error) from error
+    if fault:
+        raise UserError(f"{path} is no checkpoint: {fault}")
+    return loaded
 
 
-def is_refused(error: BaseException) -> bool:
-    """Whether torch.load stopped at something that is not data (and not at a damaged file)."""
-    return isinstance(error, pickle.UnpicklingError) and bool(_REFUSED.search(str(error)))
-
-
-def _complaint(path: str, error: Exception) -> str:
+def _complaint(path: str, error: Exception) -> UserError:
     text = str(error)
-    if is_refused(error):
-        name = _REFUSED.search(text).group("name")
+    refused = _REFUSED.search(text) if isinstance(error, pickle.UnpicklingError) else None
+    if refused:
+        name = refused.group("name")
         what = f"names {name.rstrip('.,')}" if name else "holds objects that are not data"
-        return f"refused to load {path}: it {what}, which could run code; nothing of it was executed"
+        return Refused(f"refused to load {path}: it {what}, which could run code; nothing of it was executed")
     detail = _DETAIL.search(text)
     reason = detail.group(1) if detail else f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-    return f"cannot read {path}: the file is damaged or is no checkpoint ({reason[:200].strip()})"
+    return UserError(f"cannot read {path}: the file is damaged or is no checkpoint ({reason[:200].strip()})")
+
+
+def _fault(loaded: Any, file_size: int) -> Optional[str]:
+    """Why something that torch.load made of a file of `file_size` bytes is nothing to work with, or None."""
+    from fairseq_srupp.compat import allowed_classes
+
+    unfinished = {kind for kind, _ in allowed_classes.named() if isinstance(kind, type)} - {allowed_classes.Array}
+    declared, places = 0, set()
+    for part in _parts(loaded):
+        if type(part) in unfinished:
+            return f"it holds an unfinished {type(part).__name__}"
+        if not isinstance(part, torch.Tensor):
+            continue
+        if part.layout != torch.strided or part.is_nested or part.is_quantized or part.device.type != "cpu":
+            return f"it holds a tensor without plain data ({part.layout}, {part.dtype}, {part.device})"
+        # Tensors that stand for the same bytes count once.
+        place = (part.untyped_storage().data_ptr(), part.storage_offset(), part.shape, part.stride())
+        if place not in places:
+            places.add(place)
+            declared += part.numel() * part.element_size()
+    if declared > 2 * file_size:  # views of one another may overlap, but not by orders of magnitude
+        return f"it declares tensors of {declared:,} bytes in a file of {file_size:,}"
+    return None
+
+
+def _parts(nested: Any) -> Iterator[Any]:
+    """An object and everything that it holds, each once, in no particular order."""
+    import omegaconf
+
+    waiting, seen = [nested], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        if isinstance(part, dict):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, (list, tuple, set)):
+            waiting += part
+        elif isinstance(part, (argparse.Namespace, omegaconf.base.Node)):
+            waiting += vars(part).values()
 
 
 def apply() -> None:
     from fairseq import checkpoint_utils
     from fairseq.distributed import utils as distributed_utils
 
-    torch.serialization.add_safe_globals(harmless_classes())
-    torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])  # of broadcast_object
+    allow()
 
-    @wrap(checkpoint_utils, "load_checkpoint_to_cpu")
-    def load_checkpoint_to_cpu(original, path, *args, **kwargs):
-        return explained(path, original, path, *args, **kwargs)
+    def load_checked(original, path, *args, **kwargs):
+        return _checked(path, original, path, *args, **kwargs)
+
+    wrap(checkpoint_utils, "load_checkpoint_to_cpu")(load_checked)
+    wrap(checkpoint_utils, "load_ema_from_checkpoint")(load_checked)
+
+    @wrap(distributed_utils, "broadcast_object")
+    def broadcast_object(original, *args, **kwargs):
+        # What stands for a tensor in a message between processes has no place in a file.
+        with torch.serialization.safe_globals([distributed_utils._TensorPlaceholder]):
+            return original(*args, **kwargs)

@@ -129,11 +129,13 @@ class StreamBatchIterator(EpochBatchIterator):
             )
 
     def _restore(self, state_dict: Dict[str, Any], position: SegmentKey) -> None:
-        update, path = state_dict["stream"]["update"], state_dict.get("checkpoint_path")
+        update, path = state_dict["stream"].get("update"), state_dict.get("checkpoint_path")
         try:
             if update is None or path is None:
                 raise UnusableState("the checkpoint names no stream state")
             content = read_state(os.path.dirname(path), update, self._rank, self._identity(update, position))
+            if fault := self._states.fault(content.get("state"), len(self.dataset.rows)):
+                raise UnusableState(f"the stream state of update {update} is of no use: {fault}")
             state = _on(content["state"], self._device())
         except UnusableState as reason:
             state = self._replay(position, reason)

@@ -12,8 +12,8 @@ import os
 import re
 from typing import Any, Dict, Optional, Set, Tuple
 
-import torch
-
+from ..compat import weights_only
+from ..compat.errors import UserError
 from ..compat.saving import save_whole
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,10 @@ def write_state(save_dir: str, update: int, rank: int, content: Dict[str, Any]) 
         UserError: it cannot be written.
     """
     path = state_path(save_dir, update, rank)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the stream state {path}: {error.strerror or error}") from error
     save_whole(content, path)
 
 
@@ -51,15 +54,24 @@ def read_state(save_dir: str, update: int, rank: int, expected: Dict[str, Any]) 
         UnusableState: saying why.
     """
     path = state_path(save_dir, update, rank)
+    if not os.path.lexists(path):
+        raise UnusableState(f"{path} is missing")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UnusableState(f"{path} is missing") from None
-    except Exception as error:  # whatever a damaged file makes of the unpickler
-        raise UnusableState(f"{path} cannot be read ({type(error).__name__})") from error
-    if not isinstance(content, dict) or any(content.get(name) != value for name, value in expected.items()):
+        content = weights_only.load(path)
+    except UserError as error:
+        raise UnusableState(str(error).removeprefix("fairseq_srupp: ")) from error
+    if not isinstance(content, dict) or not all(_same(content.get(name), value) for name, value in expected.items()):
         raise UnusableState(f"{path} is of another run")
     return content
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Whether a value from a file, of any type, is the plain value that is expected."""
+    if type(found) is not type(expected):
+        return False
+    if isinstance(found, tuple):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return found == expected
 
 
 class StateFileKeeper:
@@ -84,7 +96,8 @@ class StateFileKeeper:
         unneeded = [m for m in finished if named is not None and int(m["update"]) not in named]
         unneeded += [m for m in ours if m["unfinished"] and rank is not None]
         for match in unneeded:
-            with contextlib.suppress(FileNotFoundError):  # another rank was faster
+            # Another rank was faster, or it is not a file that we made.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.remove(os.path.join(folder, match[0]))
 
     def _named_updates(self, save_dir: str) -> Optional[Set[int]]:
@@ -103,5 +116,7 @@ class StateFileKeeper:
 
 
 def _named_update(path: str) -> Optional[int]:
-    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    return checkpoint.get("extra_state", {}).get("train_iterator", {}).get("stream", {}).get("update")
+    # Tensors are not looked at: this is done at every save.
+    checkpoint = weights_only.load_unchecked(path)
+    update = checkpoint.get("extra_state", {}).get("train_iterator", {}).get("stream", {}).get("update")
+    return update if isinstance(update, int) else None

@@ -95,7 +95,7 @@ def _transform(layer: int) -> str:
 
 def _size(state: Mapping[str, Tensor], name: str) -> Tuple[int, int]:
     tensor = state.get(name)
-    if not isinstance(tensor, Tensor) or tensor.dim() != 2:
+    if not isinstance(tensor, Tensor) or tensor.dim() != 2 or not tensor.numel():
         raise ValueError(f"no language model of the author's SRU++ code: it has no matrix {name}")
     return tuple(tensor.shape)
 
@@ -114,7 +114,7 @@ def _bands(state: Mapping[str, Tensor]) -> Tuple[List[int], List[int]]:
 
 
 def _factor(dims: List[int]) -> int:
-    for factor in range(1, dims[0] + 1):
+    for factor in range(1, dims[0] // dims[min(1, len(dims) - 1)] + 1):
         if dims[-1] > 0 and dims == [dims[0] // factor**i for i in range(len(dims))]:
             return factor
     raise ValueError(f"embeddings of {', '.join(map(str, dims))} dimensions do not shrink by one whole factor")
@@ -158,6 +158,8 @@ def _check(state: Mapping[str, Tensor], shapes: Mapping[str, Tuple[int, ...]]) -
             raise ValueError(f"{name} is missing")
         if tuple(state[name].shape) != shape:
             raise ValueError(f"{name} is {tuple(state[name].shape)}, expected {shape}")
+        if state[name].dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ValueError(f"{name} is of {state[name].dtype}, expected floating-point numbers")
     unknown = sorted(state.keys() - shapes.keys())
     if unknown:
         raise ValueError(f"srupp_lm has nothing like its {unknown[0]}")

@@ -74,7 +74,8 @@ class SRUppLanguageModelDecoder(StackDecoder):
             cfg, dictionary, cfg.layers, embed_tokens=embed_tokens, input_size=input_size, output=output
         )
         self.mem_len = cfg.mem_len
-        self.stream_states = StreamStates()
+        memories = [layer.attention and cfg.mem_len > 0 for layer in self.stack.layers]
+        self.stream_states = StreamStates(cfg.hidden_size, memories)
         self.beam = 1
 
     def make_generation_fast_(self, beamable_mm_beam_size: Optional[int] = None, **kwargs) -> None:

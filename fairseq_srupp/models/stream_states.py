@@ -1,6 +1,6 @@
 """The states with which the segments of a stream begin, held by the language model that makes them."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -15,9 +15,14 @@ class StreamStates:
     Looking up does not consume: a training segment can run again with the same result (an AMP retry of the whole
     update, activation checkpointing) until its update is over. Each split has its own states, so validation leaves
     those of training alone.
+
+    Args:
+        hidden_size: d, of the states that `fault` accepts.
+        memories: for each layer whether it has a memory; None: of any model.
     """
 
-    def __init__(self):
+    def __init__(self, hidden_size: Optional[int] = None, memories: Optional[Sequence[bool]] = None):
+        self._hidden_size, self._memories = hidden_size, memories
         self._states: Dict[str, Dict[Tuple[int, int], StackState]] = {}
         self._num_updates = 0
         self._update_is_over = True
@@ -64,6 +69,27 @@ class StreamStates:
         if any(layer["memory"] is not None and not isinstance(layer["memory"], Tensor) for layer in layers):
             raise ValueError(f"split {split!r} was run in evaluation: only states of training can be saved")
         return {"key": (split, epoch, segment), "state": layers}
+
+    def fault(self, state: Any, rows: int) -> Optional[str]:
+        """Why something read from a file is no "state" of an export of B = `rows` rows; None if it is one."""
+        if not isinstance(state, list) or not all(isinstance(layer, dict) for layer in state):
+            return "it has no list of layers"
+        memories = self._memories
+        if memories is not None and len(state) != len(memories):
+            return f"it has {len(state)} layers instead of {len(memories)}"
+        for i, layer in enumerate(state):
+            shapes = {"c": (rows, self._hidden_size)}
+            if layer.get("memory") is not None if memories is None else memories[i]:
+                shapes["memory"] = (None, rows, self._hidden_size)
+            elif layer.get("memory") is not None:
+                return f"layer {i + 1} has a memory"
+            for name, shape in shapes.items():
+                tensor = layer.get(name)
+                if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.dim() != len(shape):
+                    return f"layer {i + 1} has no {name} of {len(shape)} dimensions"
+                if any(size not in (None, found) for size, found in zip(shape, tensor.shape)):
+                    return f"{name} of layer {i + 1} is {tuple(tensor.shape)}, expected {shape}"
+        return None
 
     def restore(self, exported: Dict[str, Any]) -> None:
         """Put an exported state back, as the only one of its split."""

@@ -91,6 +91,8 @@ def test_epochs_or_updates(write, tmp_path):
         ({"new.weight": torch.zeros(1)}, "new.weight is in .*b.pt but not in .*a.pt"),
         ({"embed.weight": torch.zeros(5, 4)}, r"embed.weight is \(5, 3\) in .*a.pt and \(5, 4\) in .*b.pt"),
         ({"steps": torch.tensor([8])}, "steps, of whole numbers, differs"),
+        ({"steps": torch.tensor([7.0])}, "steps is torch.int64 in .*a.pt and torch.float32 in .*b.pt"),
+        ({"embed.weight": torch.zeros(5, 3) * 1j}, "embed.weight is torch.float32 in .*a.pt and torch.complex64 in"),
     ],
 )
 def test_checkpoints_of_different_models(parameters, message, write, tmp_path):
@@ -118,6 +120,47 @@ def test_what_is_no_model(tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="x.pt is not a checkpoint of fairseq"):
         average(tmp_path, "--inputs", tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "part, content, message",
+    [
+        ("model", {}, "no model"),
+        ("model", {"x": "text"}, "x of its model is of type str, expected a tensor"),
+        ("model", {7: torch.zeros(1)}, "7 of its model is of type Tensor, expected a tensor with a name"),
+        ("model", {"x": [torch.zeros(1)]}, "x of its model is of type list"),
+        ("model", {"x": torch.zeros(1).expand(10**12)}, "is no checkpoint: it declares tensors of 4,000,000,00"),
+        ("model", {"x": torch.zeros(3, dtype=torch.int32).expand(10**9, 3)}, "it declares tensors of 12,000,00"),
+        ("model", {"x": torch.ones(3).to_sparse()}, "without plain data .*sparse"),
+        ("model", {"x": torch.ones(3, device="meta")}, "without plain data .*meta"),
+        ("model", {"x": torch.ones(3).to(torch.float8_e5m2)}, "x of its model is of torch.float8_e5m2"),
+        ("model", {"x": torch.ones(4, dtype=torch.uint8).view(torch.bits8)}, "x of its model is of torch.bits8"),
+        ("criterion", "text", "its criterion is of type str"),
+        ("criterion", torch.ones(3), "its criterion is of type Tensor"),
+        ("criterion", {"x": 0.5}, "x of its criterion is of type float"),
+        ("optimizer_history", torch.ones(3), "optimizer_history is no list"),
+        ("optimizer_history", ["text"], "optimizer_history is no list of dicts"),
+        ("optimizer_history", [{"num_updates": "7"}], "number of updates is of type str"),
+        ("extra_state", [1], "its extra_state is of type list"),
+    ],
+)
+def test_odd_content_is_one_line(part, content, message, tmp_path):
+    state = {**checkpoint(1, 1), part: content}
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=f"a.pt .*{message}"):
+        average(tmp_path, "--inputs", tmp_path / "a.pt", tmp_path / "a.pt")
+    assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_complex_numbers_have_a_mean(write, tmp_path):
+    paths = [write(f"{i}.pt", 1, 1, x=torch.tensor([complex(i, -1)])) for i in range(2)]
+    assert average(tmp_path, "--inputs", *paths)["model"]["x"].tolist() == [0.5 - 1j]
+
+
+def test_parameters_that_want_gradients(write, tmp_path):
+    paths = [write(f"{i}.pt", 1, 1, x=torch.nn.Parameter(torch.full((2,), float(i)))) for i in range(2)]
+    mean = average(tmp_path, "--inputs", *paths)["model"]["x"]
+    assert mean.tolist() == [0.5, 0.5] and not mean.requires_grad
 
 
 class RunsCode:

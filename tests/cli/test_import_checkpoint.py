@@ -298,6 +298,29 @@ BAD_STATES = {
 }
 
 
+@pytest.mark.parametrize(
+    "tensor, message",
+    [
+        (torch.zeros(1).expand(10**9, D), "it declares tensors of 48,000,0"),
+        (torch.zeros(0, 10**12), "no matrix output_layer.weight"),
+        (torch.ones(19, D).to_sparse(), "without plain data"),
+        (torch.ones(19, D, device="meta"), "without plain data"),
+        (torch.ones(19, D, dtype=torch.long), "is of torch.int64, expected floating-point numbers"),
+        (torch.ones(19, D) * 1j, "is of torch.complex64, expected floating-point numbers"),
+    ],
+    ids=["expanded", "empty", "sparse", "meta", "whole numbers", "complex"],
+)
+def test_odd_tensors_are_one_line(tensor, message, files, tmp_path):
+    with pytest.raises(UserError, match=f"his.pt.*{message}"):
+        import_(*files("bytes", {**author_state("bytes"), "output_layer.weight": tensor}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_text_are_one_line(files):
+    with pytest.raises(UserError, match="holds more than tensors by name"):
+        import_(*files("bytes", {**author_state("bytes"), 7: torch.ones(1)}))
+
+
 @pytest.mark.parametrize("message", BAD_STATES)
 def test_what_is_no_model_of_the_author(files, tmp_path, message):
     with pytest.raises(UserError, match=message) as refusal:
@@ -333,10 +356,10 @@ def test_truncated_and_missing_files(files, tmp_path):
     whole = (tmp_path / "his.pt").read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 50):
         (tmp_path / "his.pt").write_bytes(whole[:size])
-        with pytest.raises(UserError, match="cannot read .*his.pt"):
+        with pytest.raises(UserError, match="his.pt is damaged: |cannot read .*his.pt: "):
             import_(*words)
     (tmp_path / "his.pt").unlink()
-    with pytest.raises(UserError, match="cannot read the checkpoint .*his.pt"):
+    with pytest.raises(UserError, match="cannot read .*his.pt: No such file"):
         import_(*words)
     assert not (tmp_path / "out").exists()
 

@@ -1,14 +1,16 @@
 """Training goes on from a whole checkpoint, and says clearly when it cannot."""
 
 import logging
+import os
 import shutil
 from functools import partial
 from types import SimpleNamespace
 
+import damage
 import pytest
 import torch
 
-from fairseq_srupp.compat import resuming
+from fairseq_srupp.compat import records, resuming, weights_only, whole_checkpoints
 from fairseq_srupp.compat.errors import UserError
 
 
@@ -64,7 +66,100 @@ def test_a_truncated_last_checkpoint_is_skipped(loaded, fairseq_cli, text, run, 
 def test_the_newest_whole_one_is_taken(run):
     for name in ("checkpoint_last.pt", "checkpoint_1_4.pt", "checkpoint_best.pt"):
         cut(run / name)
-    assert resuming.restorable(str(run)) == str(run / "checkpoint_1_2.pt")
+    assert whole_checkpoints.restorable(str(run)) == str(run / "checkpoint_1_2.pt")
+
+
+def zeros(path):
+    damage.zero_block(path, path, seed=1)
+
+
+def a_bit_of_a_tensor(path):
+    before = path.read_bytes()
+    damage.zero_block(path, path, seed=2, size=8)
+    assert path.read_bytes() != before
+
+
+def a_bit_of_a_name(path):
+    damage.flip_in_pickle(path, path, b"OrderedDict")
+
+
+@pytest.mark.parametrize("damaged", [zeros, a_bit_of_a_tensor, a_bit_of_a_name])
+@pytest.mark.parametrize("last", [True, False], ids=["last damaged", "last missing"])
+def test_damage_that_a_reader_does_not_meet_is_no_whole_one(damaged, last, run, caplog):
+    (damaged if last else os.remove)(run / "checkpoint_last.pt")
+    (run / "checkpoint_best.pt").unlink()
+    damaged(run / "checkpoint_1_4.pt")
+    assert whole_checkpoints.restorable(str(run)) == str(run / "checkpoint_1_2.pt")
+    assert f"going on from {run}/checkpoint_1_2.pt, the newest whole checkpoint" in caplog.text
+
+
+def test_a_run_goes_on_from_the_whole_one_beside_a_flipped_bit(loaded, fairseq_cli, text, run):
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint_1_4.pt"):
+        a_bit_of_a_tensor(run / name)
+    go_on(fairseq_cli, text, run)
+    assert loaded == [str(run / "checkpoint_1_2.pt")]
+    assert updates_in(run / "checkpoint_last.pt") == 6
+
+
+def test_no_more_checkpoints_are_read_in_full_than_it_takes(run, monkeypatch):
+    read = []
+    damage_of = records.damage
+    monkeypatch.setattr(records, "damage", lambda path: read.append(os.path.basename(path)) or damage_of(path))
+    assert whole_checkpoints.restorable(str(run)) is None
+    assert read == ["checkpoint_last.pt"]
+    zeros(run / "checkpoint_last.pt")
+    (run / "checkpoint_best.pt").unlink()
+    read.clear()
+    assert whole_checkpoints.restorable(str(run)) == str(run / "checkpoint_1_4.pt")
+    assert read == ["checkpoint_last.pt", "checkpoint_1_4.pt"]
+
+
+def test_only_a_checkpoint_of_an_update_is_there(loaded, fairseq_cli, text, run, caplog):
+    """The first save of a run was cut off, and what it was writing has any name."""
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint_1_2.pt"):
+        (run / name).unlink()
+    (run / ".something.6fa3").write_bytes(b"half")
+    shutil.copy(run / "checkpoint_1_4.pt", run / "pretrained.pt")
+    go_on(fairseq_cli, text, run, "--finetune-from-model", run / "pretrained.pt")
+    assert loaded == [str(run / "checkpoint_1_4.pt")]
+    assert "checkpoint_last.pt is missing" in caplog.text
+
+
+def test_what_is_not_of_a_cut_off_save_is_left_alone(run):
+    (run / "checkpoint_last.pt").unlink()
+    (run / "checkpoint_best.pt").unlink()
+    assert whole_checkpoints.restorable(str(run), expect_last=False) is None, "with --no-last-checkpoints"
+    (run / "checkpoint_1_2.pt").unlink()
+    (run / "checkpoint_1_4.pt").rename(run / "checkpoint.pt")  # of import-checkpoint
+    assert whole_checkpoints.restorable(str(run)) is None
+    (run / "checkpoint.pt").rename(run / "checkpoint_best.pt")
+    assert whole_checkpoints.restorable(str(run), but=str(run / "checkpoint_best.pt")) is None, "to fine-tune from"
+    assert whole_checkpoints.restorable(str(run)) == str(run / "checkpoint_best.pt")
+
+
+def test_without_a_last_one_and_all_others_damaged(run):
+    (run / "checkpoint_last.pt").unlink()
+    for path in run.glob("*.pt"):
+        zeros(path)
+    with pytest.raises(UserError, match=r"is damaged, with no checkpoint_last.pt and no whole checkpoint beside it"):
+        whole_checkpoints.restorable(str(run))
+
+
+def test_a_folder_in_the_place_of_the_last_checkpoint(run):
+    (run / "checkpoint_last.pt").unlink()
+    (run / "checkpoint_last.pt").mkdir()
+    with pytest.raises(UserError, match="checkpoint_last.pt is a folder"):
+        whole_checkpoints.restorable(str(run))
+
+
+def test_a_whole_one_with_code_in_it_is_not_taken_for_damaged(run, evil):
+    zeros(run / "checkpoint_last.pt")
+    for path in run.glob("checkpoint_[b1]*.pt"):
+        path.unlink()
+    shutil.copy(evil.path, run / "checkpoint_1_8.pt")
+    with pytest.raises(weights_only.Refused, match="checkpoint_1_8.pt.*exec"):
+        whole_checkpoints.restorable(str(run))
+    assert not evil.harm.exists()
 
 
 def test_no_whole_one_is_left(fairseq_cli, text, run):
@@ -77,7 +172,7 @@ def test_no_whole_one_is_left(fairseq_cli, text, run):
 def test_a_last_checkpoint_with_code_in_it_is_not_skipped(run, evil):
     shutil.copy(evil.path, run / "checkpoint_last.pt")
     with pytest.raises(UserError, match="exec"):
-        resuming.restorable(str(run))
+        whole_checkpoints.restorable(str(run))
     assert not evil.harm.exists()
 
 
@@ -117,12 +212,12 @@ def test_other_ranks_do_as_rank_0_says(outcome, tmp_path, monkeypatch):
 def test_an_old_format_is_whole(run):
     state = torch.load(run / "checkpoint_last.pt", weights_only=True)
     torch.save(state, run / "checkpoint_last.pt", _use_new_zipfile_serialization=False)
-    assert resuming.updates_of(str(run / "checkpoint_last.pt")) == 4
-    assert resuming.restorable(str(run)) is None
+    assert whole_checkpoints.updates_of(str(run / "checkpoint_last.pt")) == 4
+    assert whole_checkpoints.restorable(str(run)) is None
 
 
 def test_nothing_to_go_on_from(tmp_path):
-    assert resuming.restorable(str(tmp_path)) is None
+    assert whole_checkpoints.restorable(str(tmp_path)) is None
 
 
 def test_a_restore_file_that_is_not_there(fairseq_cli, text, tmp_path):

@@ -2,17 +2,25 @@
 run."""
 
 import argparse
+import collections
 import copy
+import os
+import subprocess
+import sys
 
+import load_all
+import malicious
 import numpy
 import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(weights_only.__file__)).rpartition(os.sep)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +32,14 @@ def what_fairseq_saves():
     """The kinds of values, other than tensors, that fairseq-train writes: see weights_only.py."""
     return {
         "namespace": argparse.Namespace(arch="transformer", lr=[0.1], other=None),
-        "config": OmegaConf.create({"a": 1, "b": [1.5, "x", None, True], "c": {"d": "${a}"}}),
+        "config": OmegaConf.create({"a": 1, "b": [1.5, "x", None, True], "c": {"d": "${a}"}}, flags={"struct": True}),
         "objects": OmegaConf.create({"model": argparse.Namespace(x=1)}, flags={"allow_objects": True}),
         "numbers": [numpy.float64(0.5), numpy.float32(0.25), numpy.int64(3), numpy.bool_(True)],
         "counts": numpy.array([3, 2, 1]),
         "totals": numpy.array([0.5]),
-        "placeholder": distributed_utils._TensorPlaceholder(index=2),
+        "table": numpy.arange(6, dtype="f4").reshape(2, 3).T,
+        "nothing": numpy.zeros((0, 3)),
+        "factory": collections.defaultdict(dict),
     }
 
 
@@ -38,9 +48,25 @@ def test_what_fairseq_saves_is_loaded(tmp_path, zipped):
     saved = what_fairseq_saves()
     torch.save(saved, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     loaded = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert loaded.pop("factory") == saved.pop("factory") == {}
     assert str(loaded) == str(saved)
-    assert loaded["config"].c.d == 1
+    assert type(loaded["namespace"]) is argparse.Namespace
+    assert type(loaded["objects"]) is DictConfig and type(loaded["objects"].model) is argparse.Namespace
+    assert loaded["config"] == saved["config"] and OmegaConf.is_struct(loaded["config"])
+    assert loaded["config"].c.d == 1 and loaded["config"].c._get_root() is loaded["config"]
     assert loaded["numbers"][0].dtype == numpy.float64
+    assert loaded["table"].dtype == numpy.float32 and numpy.array_equal(loaded["table"], saved["table"])
+
+
+def test_what_was_loaded_is_saved_as_what_it_was(tmp_path):
+    """By pickle's own names: other programs read it, and so does a run that goes on a second time."""
+    torch.save(what_fairseq_saves(), tmp_path / "x.pt")
+    loaded = weights_only.load(tmp_path / "x.pt")
+    for again in (loaded, copy.deepcopy(loaded), {"sum": loaded["counts"] + 1, "view": loaded["table"][1:]}):
+        torch.save(again, tmp_path / "again.pt")
+        theirs = torch.load(tmp_path / "again.pt", weights_only=False)
+        assert str(theirs) == str(weights_only.load(tmp_path / "again.pt")) == str(again)
+    assert type(theirs["sum"]) is type(theirs["view"]) is numpy.ndarray
 
 
 def test_numpy_1_names_are_understood(tmp_path):
@@ -69,6 +95,69 @@ def test_training_and_evaluation_refuse_code(evil, text, tmp_path, fairseq_cli):
     assert not evil.harm.exists()
 
 
+def outcomes(paths):
+    """What loading each of the files says, in a process that may crash."""
+    command = [sys.executable, load_all.__file__, *map(str, paths)]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ROOT})
+    lines = ended.stdout.splitlines()
+    assert (ended.returncode, ended.stderr) == (0, ""), f"at {paths[len(lines)]}: {ended.stderr[-500:]}"
+    return lines
+
+
+def test_no_state_and_no_argument_of_a_pickle_does_harm(tmp_path):
+    programs = {**dict(malicious.crafted()), **{f"seed {seed}": malicious.mutated(seed) for seed in range(300)}}
+    paths = [tmp_path / f"{i}.pt" for i in range(len(programs))]
+    for path, program in zip(paths, programs.values()):
+        malicious.write(path, program)
+    said = dict(zip(programs, outcomes(paths)))
+    assert said.keys() == programs.keys()
+    assert all(line == "loaded" or line.startswith("fairseq_srupp: ") for line in said.values())
+    # What these give is a config of its own, or an empty dict.
+    harmless = {"method of a DictConfig", "DictConfig that is its own parent", "factory of a defaultdict"}
+    assert {name for name, line in said.items() if line == "loaded" and not name.startswith("seed")} == harmless
+    assert {line == "loaded" for name, line in said.items() if name.startswith("seed")} == {True, False}
+
+
+def test_a_config_takes_no_method_and_no_parent_from_a_file(tmp_path):
+    programs = dict(malicious.crafted())
+    for name in ("method of a DictConfig", "DictConfig that is its own parent"):
+        malicious.write(tmp_path / "x.pt", programs[name])
+        config = weights_only.load(tmp_path / "x.pt")["model"]
+        assert type(config) is DictConfig and vars(config).keys() == vars(OmegaConf.create({})).keys()
+        assert config._get_parent() is None and config == {}
+
+
+def test_fairseqs_own_loader_refuses_crafted_state(tmp_path):
+    malicious.write(tmp_path / "x.pt", dict(malicious.crafted())["array of objects"])
+    with pytest.raises(UserError, match="x.pt.*not of plain numbers"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize(
+    "tensor, message",
+    [
+        (torch.zeros(1).expand(10**12), "tensors of 4,000,000,00.,... bytes"),
+        (torch.zeros(3).to_sparse(), "without plain data .*sparse"),
+        (torch.zeros(3, device="meta"), "without plain data .*meta"),
+    ],
+    ids=["expanded", "sparse", "meta"],
+)
+def test_tensors_without_data_are_told_in_one_line(tensor, message, trained, tmp_path):
+    state = torch.load(trained / "checkpoint_last.pt", weights_only=True)
+    state["last_optimizer_state"] = {"deep": [argparse.Namespace(x=(tensor,))]}
+    torch.save(state, tmp_path / "x.pt")
+    for loader in (checkpoint_utils.load_checkpoint_to_cpu, weights_only.load):
+        with pytest.raises(UserError, match=f"x.pt is no checkpoint: .*{message}"):
+            loader(str(tmp_path / "x.pt"))
+
+
+def test_tied_and_overlapping_tensors_are_plain(tmp_path):
+    weight = torch.randn(100, 100)
+    saved = {"model": {"a": weight, "b": weight, "rows": weight[10:]}}
+    torch.save(saved, tmp_path / "x.pt")
+    assert torch.equal(weights_only.load(tmp_path / "x.pt")["model"]["rows"], weight[10:])
+
+
 @pytest.mark.parametrize("name", ["cut", "empty", "text", "other"])
 def test_what_is_no_checkpoint_is_told_in_one_line(name, trained, tmp_path):
     whole = (trained / "checkpoint_last.pt").read_bytes()
@@ -93,6 +182,7 @@ def test_a_state_survives_the_broadcast_to_other_ranks(trained):
     buffer = io.BytesIO()
     torch.save(without, buffer)
     buffer.seek(0)
-    received = distributed_utils._put_tensors_in_obj(torch.load(buffer, map_location="cpu"), tensors)
+    with torch.serialization.safe_globals([distributed_utils._TensorPlaceholder]):
+        received = distributed_utils._put_tensors_in_obj(torch.load(buffer, map_location="cpu"), tensors)
     assert received["cfg"] == state["cfg"]
     assert received["model"].keys() == state["model"].keys()

@@ -25,7 +25,7 @@ class Reader(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.stream_states = StreamStates()
+        self.stream_states = StreamStates(hidden_size=1, memories=[True])
         self.calls = []
 
     def max_memory(self):
@@ -89,6 +89,21 @@ def same_batches(a, b):
         assert x["net_input"]["stream"] == y["net_input"]["stream"]
         assert torch.equal(x["net_input"]["src_tokens"], y["net_input"]["src_tokens"])
         assert torch.equal(x["target"], y["target"])
+
+
+NO_STATES = {  # what may stand in a state file instead of a state
+    "no state": lambda content: content.pop("state"),
+    "text": lambda content: content.update(state="text"),
+    "no layers": lambda content: content.update(state=[torch.zeros(3)]),
+    "a layer more": lambda content: content["state"].append(content["state"][0]),
+    "without c": lambda content: content["state"][0].pop("c"),
+    "other rows": lambda content: content["state"][0].update(c=torch.zeros(ROWS + 1, 1)),
+    "another size": lambda content: content["state"][0].update(c=torch.zeros(ROWS, 2)),
+    "whole numbers": lambda content: content["state"][0].update(c=torch.zeros(ROWS, 1, dtype=torch.long)),
+    "no memory": lambda content: content["state"][0].update(memory=None),
+    "a memory of two dimensions": lambda content: content["state"][0].update(memory=torch.zeros(MEMORY, ROWS)),
+    "a memory of other rows": lambda content: content["state"][0].update(memory=torch.zeros(MEMORY, ROWS + 1, 1)),
+}
 
 
 def same_state(a, b):
@@ -209,7 +224,8 @@ def test_a_checkpoint_of_another_task_is_refused_in_the_middle_of_an_epoch():
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "truncated", "of another run", "checkpoint elsewhere", "no checkpoint path"]
+    "damage",
+    ["missing", "truncated", "of another run", "checkpoint elsewhere", "no checkpoint path", "a folder", *NO_STATES],
 )
 @pytest.mark.parametrize("stop", [1, 6])
 def test_without_its_state_file_the_last_segments_are_read_again(tmp_path, caplog, damage, stop):
@@ -222,6 +238,13 @@ def test_without_its_state_file_the_last_segments_are_read_again(tmp_path, caplo
         path.unlink()
     elif damage == "truncated":
         os.truncate(path, 50)
+    elif damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif damage in NO_STATES:
+        content = torch.load(path)
+        NO_STATES[damage](content)
+        torch.save(content, path)
     elif damage == "of another run":
         content = torch.load(path)
         torch.save({**content, "key": ("train", 1, stop - 1)}, path)

@@ -2,9 +2,11 @@
 
 import os
 
+import damage
 import pytest
 import torch
 
+from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.data import stream_state_files
 from fairseq_srupp.data.stream_state_files import (
     StateFileKeeper,
@@ -46,8 +48,45 @@ def test_reading_says_why_a_file_is_of_no_use(tmp_path):
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         with open(path, "wb") as f:
             f.write(whole[:length])
-        with pytest.raises(UnusableState, match="cannot be read"):
+        with pytest.raises(UnusableState, match=f"^{path} is damaged|^cannot read {path}"):
             read_state(folder, 7, 0, {})
+    os.remove(path)
+    os.mkdir(path)
+    with pytest.raises(UnusableState, match=f"^cannot read {path}: Is a directory"):
+        read_state(folder, 7, 0, {})
+
+
+def test_a_flipped_bit_in_a_state_file_is_seen(tmp_path):
+    write_state(str(tmp_path), 7, 0, {"update": 7, "state": [{"c": torch.ones(64, 64)}]})
+    path = state_path(str(tmp_path), 7, 0)
+    damage.zero_block(path, path, seed=0, size=8)
+    with pytest.raises(UnusableState, match=rf"^{path} is damaged: its record \S+data/0 "):
+        read_state(str(tmp_path), 7, 0, {"update": 7})
+
+
+@pytest.mark.parametrize(
+    "update", [torch.ones(3), torch.tensor(7), [7], None, "7", 7.0, True], ids=lambda update: type(update).__name__
+)
+def test_what_says_that_a_state_is_of_this_run_can_be_anything(tmp_path, update):
+    write_state(str(tmp_path), 7, 0, {"update": update, "key": ("train", update, 5)})
+    for expected in ({"update": 7}, {"key": ("train", 7, 5)}, {"key": ("train", 7)}, {"other": 1}):
+        with pytest.raises(UnusableState, match="of another run"):
+            read_state(str(tmp_path), 7, 0, expected)
+
+
+def test_what_is_no_file_stays(tmp_path):
+    write_state(str(tmp_path), 7, 0, {})
+    os.mkdir(state_path(str(tmp_path), 6, 0))
+    write_checkpoint(tmp_path, "checkpoint_last.pt", {"not": "a number"})
+    StateFileKeeper().clean(str(tmp_path), current=7)
+    StateFileKeeper().clean(str(tmp_path), current=7, rank=0)
+    assert files(tmp_path) == ["update6.rank0.pt", "update7.rank0.pt"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path):
+    (tmp_path / "stream_states").write_text("mine")
+    with pytest.raises(UserError, match="cannot write the stream state .*update7.rank0.pt"):
+        write_state(str(tmp_path), 7, 0, {})
 
 
 def test_code_in_a_state_file_does_not_run(tmp_path):
@@ -58,7 +97,7 @@ def test_code_in_a_state_file_does_not_run(tmp_path):
             return (os.mkdir, (str(ran),))
 
     write_state(str(tmp_path), 7, 0, {"state": Code()})
-    with pytest.raises(UnusableState, match="cannot be read"):
+    with pytest.raises(UnusableState, match="^refused to load .*mkdir"):
         read_state(str(tmp_path), 7, 0, {})
     assert not ran.exists()
 
