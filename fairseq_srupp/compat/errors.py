@@ -6,6 +6,8 @@ ends the process with status 1; fairseq, hydra and torch's launchers let it pass
 """
 
 import contextlib
+import os
+import traceback
 from typing import Iterator, Optional, Tuple, Type
 
 
@@ -13,8 +15,9 @@ class UserError(SystemExit):
     """A mistake of the user: bad input, an impossible option, a missing file.
 
     `raise UserError("--hidden-size 100 is not divisible by --attention-heads 3")` ends the program with
-    exactly one line on stderr, `fairseq_srupp: --hidden-size ...`, and status 1. Say what is wrong, where,
-    and what was expected. Not for faults of the program itself: those keep their traceback.
+    exactly one line on stderr, `fairseq_srupp: --hidden-size ...`, and status 1; with FAIRSEQ_SRUPP_TRACEBACK=1
+    in the environment the traceback follows. Say what is wrong, where, and what was expected. Not for faults
+    of the program itself: those keep their traceback.
 
     `command` names a subcommand of `python -m fairseq_srupp`, which the line then starts with.
     """
@@ -23,6 +26,14 @@ class UserError(SystemExit):
         if not message.startswith("fairseq_srupp"):  # unpickling passes the finished line
             message = f"fairseq_srupp{' ' + command if command else ''}: {message}"
         super().__init__(" ".join(message.splitlines()))
+
+    @property
+    def code(self) -> str:
+        """What Python prints when the program ends."""
+        line = str(self)
+        if os.environ.get("FAIRSEQ_SRUPP_TRACEBACK", "0") in ("", "0"):
+            return line
+        return "\n".join([line, *"".join(traceback.format_exception(self)).splitlines()])
 
 
 @contextlib.contextmanager
