@@ -11,6 +11,11 @@ import traceback
 from typing import Iterator, Optional, Tuple, Type
 
 
+def traceback_wanted() -> bool:
+    """Whether the traceback of a mistake follows its line: FAIRSEQ_SRUPP_TRACEBACK=1 in the environment."""
+    return os.environ.get("FAIRSEQ_SRUPP_TRACEBACK", "0") not in ("", "0")
+
+
 class UserError(SystemExit):
     """A mistake of the user: bad input, an impossible option, a missing file.
 
@@ -26,14 +31,17 @@ class UserError(SystemExit):
         if not message.startswith("fairseq_srupp"):  # unpickling passes the finished line
             message = f"fairseq_srupp{' ' + command if command else ''}: {message}"
         super().__init__(" ".join(message.splitlines()))
+        # Where it is raised: when Python asks for the code, the traceback is not at the exception any more.
+        self._stack = traceback.extract_stack()[:-1] if traceback_wanted() else []
 
     @property
     def code(self) -> str:
         """What Python prints when the program ends."""
-        line = str(self)
-        if os.environ.get("FAIRSEQ_SRUPP_TRACEBACK", "0") in ("", "0"):
-            return line
-        return "\n".join([line, *"".join(traceback.format_exception(self)).splitlines()])
+        if not self._stack:
+            return str(self)
+        cause = traceback.format_exception(self.__cause__) if self.__cause__ else []
+        raised = ["Traceback (most recent call last):\n", *traceback.format_list(self._stack)]
+        return "".join([f"{self}\n", *cause, *raised, f"{type(self).__name__}: {self}"])
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import sys
 from types import TracebackType
 from typing import Callable, Iterator, List, Optional
 
-from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.errors import UserError, traceback_wanted
 from fairseq_srupp.compat.patch import wrap, wrap_command
 
 _COMMANDS = "fairseq_cli"
@@ -118,12 +118,27 @@ def known_mistakes() -> Iterator[None]:
 def _report(otherwise: Callable, kind: type, error: BaseException, trace: Optional[TracebackType]) -> None:
     """Python's excepthook: the line, where one of fairseq's commands met a mistake; `otherwise` is the hook before."""
     line = mistake(error) if any(_package(frame) == _COMMANDS for frame in _frames(trace)) else None
-    if line is None:
+    if line is not None:
+        print(UserError(line), file=sys.stderr)
+    if line is None or traceback_wanted():
         otherwise(kind, error, trace)
+
+
+def _tell_hydra() -> None:
+    """fairseq-hydra-train: hydra prints exceptions itself and ends the program, so that no hook is called."""
+    from hydra.core import utils
+
+    kept = getattr(utils.JobReturn, "return_value", None)
+    if not isinstance(kept, property):  # hydra 1.0
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # which leaves them alone
         return
-    told = UserError(line)
-    told.__cause__ = error
-    print(told.code, file=sys.stderr)
+
+    def return_value(job):
+        if isinstance(job._return_value, Exception) and (line := mistake(job._return_value)):
+            raise UserError(line) from job._return_value
+        return kept.fget(job)
+
+    utils.JobReturn.return_value = property(return_value, kept.fset)
 
 
 def apply() -> None:
@@ -134,7 +149,7 @@ def apply() -> None:
 
     # The commands may be running already, so nothing can be put around them: the end of the program is ours.
     sys.excepthook = functools.partial(_report, sys.excepthook)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or hydra prints the exception itself and ends the program
+    _tell_hydra()
 
     @wrap(FairseqTask, "train_step")
     def train_step(original, *args, **kwargs):

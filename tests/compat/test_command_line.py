@@ -81,8 +81,8 @@ def test_abbreviated_options(text, fairseq_cli):
         fairseq_cli("generate", text.data, "--cpu --pat model.pt")
     with pytest.raises(UserError, match="write --task$"):
         fairseq_cli("validate", text.data, "--cpu --path model.pt --tas=language_modeling")
-    mine = argparse.ArgumentParser(parents=[options.get_generation_parser()], add_help=False)
-    for words in (["--pat", "model.pt"], ["--pa=model.pt"]):
+    for words in (["--pat", "model.pt"], ["--pat=model.pt"]):
+        mine = argparse.ArgumentParser(parents=[options.get_eval_lm_parser()], add_help=False)
         assert options.parse_args_and_arch(mine, ["data", *words]).path == "model.pt"
 
 
@@ -92,7 +92,7 @@ def test_arguments_that_are_not_text(fairseq_cli):
 
     parser = options.get_generation_parser()
     words = ["--path", "model.pt", "--task", "translation"]
-    assert options.parse_args_and_arch(parser, [None, *words]).data is None
+    assert options.parse_args_and_arch(parser, [None, *words]).path == "model.pt"
     with pytest.raises(UserError, match="the option --path is missing"):
         options.parse_args_and_arch(options.get_generation_parser(), [None, "--task", "translation"])
 
