@@ -14,7 +14,7 @@ import re
 import struct
 import sys
 from types import TracebackType
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Iterator, List, Optional, Type
 
 from fairseq_srupp.compat.errors import UserError, traceback_wanted
 from fairseq_srupp.compat.patch import wrap, wrap_command
@@ -24,8 +24,14 @@ _FAIRSEQ = ("fairseq", _COMMANDS)
 # What fairseq hands options to, and what refuses them on purpose.
 _LIBRARIES = ("antlr4", "hydra", "omegaconf", "sacrebleu", "sacremoses", "torch.optim")
 _RAISE = dis.opmap["RAISE_VARARGS"]  # of `raise` and of `assert`
-_TWO_WORDS = re.compile(r"[^\W\d_]{2,}\W+[^\W\d_]{2,}")
+_TWO_WORDS = re.compile(r"[^\W\d_]{2,}\S*\s+\S*[^\W\d_]{2,}")
 _LONGEST = 500  # characters; some texts hold a whole configuration
+# What torch makes of an exception in a process that loads data; its last frame is the innermost one.
+_IN_WORKER = re.compile(
+    r'Caught \w+ in DataLoader worker .*File "[^"]*/fairseq/[^"]*", line \d+, in \S+\n\s+(?:raise|assert)\b'
+    r'(?:(?!\n  File ").)*?\n[\w.]+: (?P<text>.*)',
+    re.DOTALL,
+)
 # Texts that speak of something else than the mistake, wherever they are raised.
 _MEANING = {
     r"index out of range in self": "the data have a token that their dict.txt does not: prepare them again",
@@ -43,13 +49,15 @@ def mistake(error: BaseException) -> Optional[str]:
     if isinstance(error, UnicodeDecodeError):
         return f"the input is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}"
     text = error.args[0] if isinstance(error, KeyError) and len(error.args) == 1 else error  # str() would quote it
-    text = re.sub(r"np\.int\d+\((\d+)\)", r"\1", " ".join(str(text).split()))
+    text = re.sub(r"np\.int\d+\((\d+)\)", r"\1", str(text))
     for speaks, meaning in _MEANING.items():
         if isinstance(error, Exception) and (match := re.search(speaks, text)):
             return match.expand(meaning)
     frames = _frames(error.__traceback__)
     if not frames or not isinstance(error, Exception):
         return None
+    if in_worker := _IN_WORKER.fullmatch(str(error)):
+        return _told(in_worker.group("text"), type(error))
     package = _package(frames[-1])
     if isinstance(error, ModuleNotFoundError) and package in _FAIRSEQ and not _on_purpose(error, frames[-1]):
         missing = (error.name or "").partition(".")[0]
@@ -60,12 +68,16 @@ def mistake(error: BaseException) -> Optional[str]:
         if isinstance(error, LookupError) or isinstance(error, AttributeError):
             return None
         package = next((name for name in map(_package, reversed(frames)) if name not in _LIBRARIES), None)
-    if package not in _FAIRSEQ:
-        return None
+    return _told(text, type(error)) if package in _FAIRSEQ else None
+
+
+def _told(text: str, kind: Type[BaseException]) -> Optional[str]:
+    """The text of an exception as one line; None where it says nothing."""
+    text = " ".join(text.split())
+    if text and issubclass(kind, OSError) and not _TWO_WORDS.search(text):  # only the path
+        text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Error")).lower() + f": {text}"
     if not _TWO_WORDS.search(text):
-        if not isinstance(error, OSError) or not text:
-            return None
-        text = f"{_words(type(error).__name__)}: {text}"  # only the path
+        return None
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
@@ -96,11 +108,6 @@ def _on_purpose(error: BaseException, trace: TracebackType) -> bool:
         return isinstance(error, AssertionError)
     from_omegaconf = _package(trace) == "omegaconf"  # raises all its errors anew, with their old traceback
     return code.co_code[trace.tb_lasti] == _RAISE or from_omegaconf
-
-
-def _words(name: str) -> str:
-    """"FileNotFoundError" as "file not found"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removesuffix("Error")).lower()
 
 
 @contextlib.contextmanager

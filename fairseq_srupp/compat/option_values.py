@@ -28,7 +28,8 @@ _BOUNDS: Dict[str, Bounds] = {
     **dict.fromkeys("num_workers max_update max_epoch max_valid_steps warmup_updates".split(), _AT_LEAST_ZERO),
     **dict.fromkeys("save_interval_updates validate_interval_updates lr weight_decay".split(), _AT_LEAST_ZERO),
     **dict.fromkeys("adam_eps prefix_size context_window softmax_batch".split(), _AT_LEAST_ZERO),
-    **dict.fromkeys("label_smoothing ema_decay quant_noise_pq encoder_layerdrop decoder_layerdrop".split(), _PROBABILITY),
+    **dict.fromkeys("label_smoothing ema_decay quant_noise_pq".split(), _PROBABILITY),
+    **dict.fromkeys("encoder_layerdrop decoder_layerdrop".split(), _PROBABILITY),
     "sampling_topp": (None, 1),  # below 0: not used
     "seed": (0, 2**32 - 1),
 }
@@ -136,8 +137,8 @@ def _check_config(cfg: Any) -> None:
 
 
 def _check_untyped(data_class: Any, args: argparse.Namespace) -> None:
-    """Raises: UserError as `check`, for options of `data_class` whose default is another option ("${...}"): they are text
-    on the command line, which is read later."""
+    """Raises: UserError as `check`, for options of `data_class` whose default is another option ("${...}"): on the
+    command line they are text, which is read later."""
     from fairseq.dataclass.utils import interpret_dc_type
 
     for name, field in getattr(data_class, "__dataclass_fields__", {}).items():
@@ -183,5 +184,5 @@ def apply() -> None:
     @wrap(FairseqTask, "inference_step")
     def inference_step(original, self, generator, models, sample, prefix_tokens=None, constraints=None):
         if constraints is None and getattr(getattr(generator, "search", None), "supports_constraints", False):
-            raise UserError("--constraints: only fairseq-interactive reads them, from its input (text, tab, constraint)")
+            raise UserError("--constraints: only fairseq-interactive reads them (a line: text, tab, constraint)")
         return original(self, generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)

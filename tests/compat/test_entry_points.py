@@ -44,7 +44,7 @@ def ended(tmp_path, *words, **environment):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_fairseq_refuses_is_one_line(processes, text, tmp_path):
     """Also from a process that was started by this one."""
-    words = f"--optimizer adam --decoder-attention-heads 3 --distributed-world-size {processes} --distributed-backend gloo"
+    words = f"--decoder-attention-heads 3 --distributed-world-size {processes} --distributed-backend gloo"
     told = ended(tmp_path, "-m fairseq_cli.train", text.train, "--user-dir", PACKAGE_DIR, words, "--no-save")
     assert told == "fairseq_srupp: embed_dim must be divisible by num_heads\n"
 

@@ -161,7 +161,7 @@ def from_fairseq(source, filename="fairseq/somewhere.py"):
         ("assert False, '--batch-size cannot be larger than --buffer-size'", "--batch-size cannot be larger"),
         ("raise KeyError('Dataset not loaded: valid')", "Dataset not loaded: valid"),
         ("raise ValueError('two\\nlines')", "two lines"),
-        ("raise FileNotFoundError('/nowhere/x.txt')", "file not found: /nowhere/x.txt"),
+        ("raise FileNotFoundError('/nowhere/at/all.txt')", "file not found: /nowhere/at/all.txt"),
         ("try: {}['x']\nexcept KeyError: raise ValueError('x is not known')", "x is not known"),
         ("raise ImportError('Please install x with: pip install x')", "Please install x with: pip install x"),
         ("import a_package_that_is_not_there.at_all", "pip install a_package_that_is_not_there"),
@@ -190,6 +190,27 @@ def test_assertions_of_compiled_code_are_a_line():
         data_utils.batch_by_size(numpy.arange(3), lambda index: 9, max_tokens=5)
 
 
+def test_what_processes_that_load_data_tell(tmp_path):
+    """torch hands over their tracebacks as text."""
+    from fairseq.data import Dictionary
+    from fairseq.data.indexed_dataset import IndexedRawTextDataset
+    from torch.utils.data import DataLoader
+
+    (tmp_path / "text").write_text("a b\n")
+    data = IndexedRawTextDataset(str(tmp_path / "text"), Dictionary())
+    with pytest.raises(UserError, match="^fairseq_srupp: index out of range$"), known_mistakes():
+        list(DataLoader(data, sampler=[99], num_workers=1))
+    with pytest.raises(TypeError), known_mistakes():
+        list(DataLoader(data, sampler=[None], num_workers=1))
+    with pytest.raises(ZeroDivisionError), known_mistakes():
+        list(DataLoader(Unreadable(), sampler=[0], num_workers=1))
+
+
+class Unreadable:
+    def __getitem__(self, index):
+        return 1 / 0
+
+
 @pytest.mark.parametrize(
     "source, kind",
     [
@@ -205,6 +226,7 @@ def test_assertions_of_compiled_code_are_a_line():
         ("try: {}['x']\nexcept KeyError: raise", KeyError),
         ("import importlib; importlib.import_module('a_user_folder')", ModuleNotFoundError),
         ("raise OSError('')", OSError),
+        ("raise ValueError('/nowhere/at/all')", ValueError),
         ("raise KeyboardInterrupt('two words')", KeyboardInterrupt),
     ],
 )
