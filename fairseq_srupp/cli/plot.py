@@ -214,11 +214,18 @@ def _draw(curves: List[Curve], metric: str, x: str, kind: str) -> bytes:
         import matplotlib
     except ImportError:
         _fail("matplotlib is not installed; run `pip install matplotlib`")
+    # A label is text, "$" in it no formula.
+    with matplotlib.rc_context({"svg.fonttype": "none", "text.parse_math": False}), io.BytesIO() as buffer:
+        _figure(curves, metric, x).savefig(buffer, format=kind)
+        return buffer.getvalue()
+
+
+def _figure(curves: List[Curve], metric: str, x: str):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    colours = {}
+    colours, lines, texts = {}, [], []
     for label, validation, at, values in curves:
         colour = colours.setdefault(label.rpartition(", ")[0], f"C{len(colours) % 10}")
         style = (
@@ -228,7 +235,8 @@ def _draw(curves: List[Curve], metric: str, x: str, kind: str) -> bytes:
         )
         if len(at) == 1:
             style["marker"] = "o"
-        axes.plot(at, values, color=colour, label=f"{label} ({values[-1]:.4g} at the end)", **style)
+        lines += axes.plot(at, values, color=colour, **style)
+        texts.append(f"{label} ({values[-1]:.4g} at the end)")
     if metric in ("loss", "ppl", "bits"):
         axes.set_ylim(*_limits([values for _, _, _, values in curves]))
     axes.set_xlabel(_AXES[x])
@@ -236,10 +244,10 @@ def _draw(curves: List[Curve], metric: str, x: str, kind: str) -> bytes:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    with io.BytesIO() as buffer, matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(buffer, format=kind)
-        return buffer.getvalue()
+    legend = axes.legend(lines, ["" for _ in texts], frameon=False)
+    for shown, text in zip(legend.get_texts(), texts):
+        shown.set_text(text)  # a label that starts with "_" would be left out
+    return figure
 
 
 def _limits(curves: List[List[float]]) -> Tuple[float, float]:

@@ -6,14 +6,32 @@
   `--bf16` no longer implies `--tpu` in fairseq.
 - `fairseq-validate` without `--task` dies with `KeyError: None`, in all versions, and the commands that read a model
   die in as many ways without `--path`.
+- A mistake that argparse finds is told without the list of all options, which fills more than a screen (--help has it).
+- What cannot be is refused (option_values.py, model_overrides.py).
 """
 
 import sys
 
+from fairseq_srupp.compat import model_overrides, option_values
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
 
 _NEEDED = {"task": "the task that the model was trained with", "path": "the checkpoint of the model"}
+
+
+def _check_needed(parser, words) -> None:
+    """Raises: UserError when an option that the command cannot do without is not among the `words`."""
+    if {"-h", "--help"}.intersection(words):
+        return
+    for action in parser._actions:
+        if action.dest not in _NEEDED or action.default is not None or words.intersection(action.option_strings):
+            continue
+        option = f"--{action.dest}"
+        short = next((word for word in words if len(word) > 2 and option.startswith(word)), None)
+        if short is None:
+            raise UserError(f"the option {option} is missing: give {_NEEDED[action.dest]}")
+        if not parser.allow_abbrev:
+            raise UserError(f"{short}: options are not abbreviated here, write {option}")
 
 
 def apply() -> None:
@@ -22,16 +40,16 @@ def apply() -> None:
     @wrap(options, "parse_args_and_arch")
     def parse_args_and_arch(original, parser, input_args=None, parse_known=False, **kwargs):
         given = sys.argv[1:] if input_args is None else list(input_args)
-        named = {word.split("=")[0] for word in given}
-        for action in parser._actions:
-            if action.dest not in _NEEDED or action.default is not None:
-                continue
-            if not named.intersection(["-h", "--help", *action.option_strings]):
-                raise UserError(f"the option --{action.dest} is missing: give {_NEEDED[action.dest]}")
+        words = {word.split("=")[0] for word in given if isinstance(word, str)}
+        _check_needed(parser, words)
+        parser.print_usage = lambda file=None: None
         parsed = original(parser, input_args=input_args, parse_known=parse_known, **kwargs)
         args = parsed[0] if parse_known else parsed
-        if getattr(args, "bf16", False) and "--tpu" not in given:
+        if getattr(args, "bf16", False) and "--tpu" not in words:
             args.tpu = False
         if getattr(args, "arch", None) == "srupp_lm" and not hasattr(args, "tokens_per_sample"):
             raise UserError(f"--arch srupp_lm needs --task streaming_language_modeling, not {args.task}")
+        option_values.check_arguments(parser, args)
+        if isinstance(getattr(args, "model_overrides", None), str):
+            model_overrides.remember(args.model_overrides)
         return parsed

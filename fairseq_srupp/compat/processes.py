@@ -42,7 +42,7 @@ def run_process(index: int, main: Callable, cfg: Any, kwargs: Dict[str, Any], pr
         with known_mistakes():
             distributed_utils.distributed_main(index, main, cfg, kwargs)
     except UserError as error:
-        raise UserMistake(str(error)) from None
+        raise UserMistake(str(error)) from error
 
 
 def _spawn(main: Callable, cfg: Any, kwargs: Dict[str, Any], processes: int) -> None:
@@ -56,7 +56,7 @@ def _spawn(main: Callable, cfg: Any, kwargs: Dict[str, Any], processes: int) -> 
         line = re.search(rf"{UserMistake.__name__}: (.+)", str(error))
         if line is None:
             raise
-        raise UserError(line.group(1)) from None
+        raise UserError(line.group(1)) from error
 
 
 def _infer_on_cpu(training: Any) -> None:
@@ -93,8 +93,7 @@ def call_main(original: Callable, cfg: Any, main: Callable, **kwargs: Any) -> An
         else:
             distributed_utils.infer_init_method(training)
     if training.distributed_init_method is None or training.distributed_no_spawn:
-        with known_mistakes():
-            return original(cfg, main, **kwargs)
+        return original(cfg, main, **kwargs)
     local = training.nprocs_per_node if on_cpu(cfg) else torch.cuda.device_count()
     _spawn(main, cfg, kwargs, min(local, training.distributed_world_size))
 

@@ -2,11 +2,13 @@
 
 fairseq (0.12) imports the `models/` and `tasks/` of `--user-dir` only if no part of the package was
 imported before: `from fairseq_srupp.ops import ...` in the same process, or a spawned process, leaves
-`--arch srupp_lm` unknown, and `SRUppLanguageModel.from_pretrained` would not find its task. May go when fairseq imports them in every case.
+`--arch srupp_lm` unknown, and `SRUppLanguageModel.from_pretrained` would not find its task. A folder that is not there
+is told in one line, where this plugin is loaded before it. May go when fairseq imports them in every case.
 """
 
 import os
 
+from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
 
 PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the path for --user-dir
@@ -32,7 +34,12 @@ def apply() -> None:
 
     @wrap(utils, "import_user_module")
     def import_user_module(original, args):
-        original(args)
         user_dir = getattr(args, "user_dir", None)
+        try:
+            original(args)
+        except FileNotFoundError as error:
+            if error.filename is not None:  # a file that the code in the folder looks for
+                raise
+            raise UserError(f"no such folder: --user-dir {user_dir}") from error
         if user_dir is not None and os.path.realpath(user_dir) == os.path.realpath(PACKAGE_DIR):
             load_plugin()

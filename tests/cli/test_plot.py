@@ -115,6 +115,14 @@ def test_picture_of_several_runs(log, tmp_path):
     assert output.read_bytes().startswith(b"\x89PNG") and output.stat().st_size > 5000
 
 
+@pytest.mark.parametrize("label", ["$x", "$x$", r"$\frac$", "_x"])
+def test_a_label_is_text(label, log, tmp_path):
+    output = tmp_path / "curves.svg"
+    assert draw(log(SIMPLE), "--label", label, "--output", output) == 0
+    texts = re.findall(r">([^<>\n]+)</text>", output.read_text())
+    assert {text.split(",")[0] for text in texts if "at the end" in text} == {label}
+
+
 def test_refusals_are_one_line_and_leave_nothing(log, tmp_path):
     good, output = log(SIMPLE), tmp_path / "curves.png"
     assert f"{tmp_path}/none.log: No such file" in refused(tmp_path / "none.log", "--output", output)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairseq_srupp import compat
+from fairseq_srupp.compat.inputs import known_mistakes
 
 MODEL = (
     "--task language_modeling --arch transformer_lm --decoder-layers 1 --decoder-embed-dim 8 "
@@ -31,7 +32,8 @@ def fairseq_cli():
         handlers, level = root.handlers[:], root.level  # fairseq-validate resets them
         sys.argv = [f"fairseq-{command}", *" ".join(map(str, words)).split()]
         try:
-            return importlib.import_module(f"fairseq_cli.{command.replace('-', '_')}").cli_main()
+            with known_mistakes():  # as at the end of a program
+                return importlib.import_module(f"fairseq_cli.{command.replace('-', '_')}").cli_main()
         finally:
             sys.argv, root.handlers[:] = argv, handlers
             root.setLevel(level)

@@ -1,5 +1,7 @@
 """--bf16 means bfloat16 on the device at hand, not a TPU; a forgotten --task is told."""
 
+import argparse
+
 import pytest
 import torch
 
@@ -69,3 +71,40 @@ def test_training_without_an_optimizer_or_with_the_wrong_task(text, fairseq_cli)
         fairseq_cli("train", words, "--no-save --max-update 1")
     with pytest.raises(UserError, match="srupp_lm needs --task streaming_language_modeling, not translation"):
         fairseq_cli("train", text.data, "--arch srupp_lm --optimizer radam --cpu --no-save")
+
+
+def test_abbreviated_options(text, fairseq_cli):
+    """argparse takes them where a parser allows them; fairseq's own do not."""
+    from fairseq import options
+
+    with pytest.raises(UserError, match="^fairseq_srupp: --pat: options are not abbreviated here, write --path$"):
+        fairseq_cli("generate", text.data, "--cpu --pat model.pt")
+    with pytest.raises(UserError, match="write --task$"):
+        fairseq_cli("validate", text.data, "--cpu --path model.pt --tas=language_modeling")
+    for words in (["--pat", "model.pt"], ["--pat=model.pt"]):
+        mine = argparse.ArgumentParser(parents=[options.get_eval_lm_parser()], add_help=False)
+        assert options.parse_args_and_arch(mine, ["data", *words]).path == "model.pt"
+
+
+def test_arguments_that_are_not_text(fairseq_cli):
+    """fairseq's own tests pass None for the data, which argparse takes as it is."""
+    from fairseq import options
+
+    parser = options.get_generation_parser()
+    words = ["--path", "model.pt", "--task", "translation"]
+    assert options.parse_args_and_arch(parser, [None, *words]).path == "model.pt"
+    with pytest.raises(UserError, match="the option --path is missing"):
+        options.parse_args_and_arch(options.get_generation_parser(), [None, "--task", "translation"])
+
+
+def test_what_argparse_refuses_is_one_line(text, fairseq_cli, capsys):
+    for words, line in (
+        ("--lr 0.1.2", "fairseq-train: error: argument --lr: invalid"),
+        ("--max-update x", "fairseq-train: error: argument --max-update: invalid int value: 'x'"),
+        ("--no-such-option", "fairseq-train: error: unrecognized arguments: --no-such-option"),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            fairseq_cli("train", text.train, words)
+        printed = capsys.readouterr().err
+        assert ended.value.code == 2 and printed.startswith(line) and printed.count("\n") == 1

@@ -134,11 +134,6 @@ def test_soft_alignments_are_not_for_interactive(tmp_path, fairseq_cli):
         fairseq_cli("interactive", tmp_path, "--path model.pt --print-alignment soft")
 
 
-def test_overrides_that_are_no_dictionary():
-    with pytest.raises(UserError, match="--model-overrides {'mem_len': 3: expected a dictionary"), known_mistakes():
-        eval("{'mem_len': 3")
-
-
 def test_files_that_cannot_be_opened_when_text_is_generated(tmp_path):
     """In a process of its own: fairseq-generate is running when the repairs are made."""
     for lang in ("de", "en"):
@@ -154,26 +149,129 @@ def test_files_that_cannot_be_opened_when_text_is_generated(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("fairseq_srupp: ")
 
 
-@pytest.mark.parametrize("error", [OSError("file x.model not found"), OSError("Not found: x"), AssertionError("--batch-size cannot be larger than --buffer-size")])
-def test_what_fairseq_tells_its_users(error):
-    with pytest.raises(UserError, match=str(error)), known_mistakes():
-        raise error
+def from_fairseq(source, filename="fairseq/somewhere.py"):
+    """Runs `source` as a line of a module of fairseq."""
+    exec(compile(source, filename, "exec"), {"__name__": "fairseq.somewhere"})
 
 
-def test_other_errors_pass():
-    with pytest.raises(IndexError), known_mistakes():
-        [][0]
+@pytest.mark.parametrize(
+    "source, line",
+    [
+        ("raise OSError('file x.model not found')", "file x.model not found"),
+        ("assert False, '--batch-size cannot be larger than --buffer-size'", "--batch-size cannot be larger"),
+        ("raise KeyError('Dataset not loaded: valid')", "Dataset not loaded: valid"),
+        ("raise ValueError('two\\nlines')", "two lines"),
+        ("raise FileNotFoundError('/nowhere/at/all.txt')", "file not found: /nowhere/at/all.txt"),
+        ("try: {}['x']\nexcept KeyError: raise ValueError('x is not known')", "x is not known"),
+        ("raise ImportError('Please install x with: pip install x')", "Please install x with: pip install x"),
+        ("import a_package_that_is_not_there.at_all", "pip install a_package_that_is_not_there"),
+        ("open('/nowhere/x')", "No such file or directory: /nowhere/x"),
+        ("b'caf\\xe9'.decode('utf-8')", "byte 0xe9 at position 3"),
+    ],
+)
+def test_what_fairseq_raises_on_purpose_is_a_line(source, line):
+    with pytest.raises(UserError) as told, known_mistakes():
+        from_fairseq(source)
+    assert str(told.value).startswith("fairseq_srupp: ") and line in str(told.value)
 
-    with pytest.raises(AssertionError, match="a fault"), known_mistakes():
-        assert False, "a fault"
+
+def test_a_long_text_is_cut():
+    with pytest.raises(UserError) as told, known_mistakes():
+        from_fairseq("raise RuntimeError('not this: ' + ' '.join(map(str, range(10000))))")
+    assert "not this: 0 1 2" in str(told.value) and 400 < len(str(told.value)) < 600
+
+
+def test_assertions_of_compiled_code_are_a_line():
+    """A sentence above --max-tokens: data_utils_fast is Cython."""
+    import numpy
+    from fairseq.data import data_utils
+
+    with pytest.raises(UserError, match="exceed max_tokens"), known_mistakes():
+        data_utils.batch_by_size(numpy.arange(3), lambda index: 9, max_tokens=5)
+
+
+def test_what_processes_that_load_data_tell(tmp_path):
+    """torch hands over their tracebacks as text."""
+    from fairseq.data import Dictionary
+    from fairseq.data.indexed_dataset import IndexedRawTextDataset
+    from torch.utils.data import DataLoader
+
+    (tmp_path / "text").write_text("a b\n")
+    data = IndexedRawTextDataset(str(tmp_path / "text"), Dictionary())
+    with pytest.raises(UserError, match="^fairseq_srupp: index out of range$"), known_mistakes():
+        list(DataLoader(data, sampler=[99], num_workers=1))
+    with pytest.raises(TypeError), known_mistakes():
+        list(DataLoader(data, sampler=[None], num_workers=1))
+    with pytest.raises(ZeroDivisionError), known_mistakes():
+        list(DataLoader(Unreadable(), sampler=[0], num_workers=1))
+
+
+class Unreadable:
+    def __getitem__(self, index):
+        return 1 / 0
+
+
+@pytest.mark.parametrize(
+    "source, kind",
+    [
+        ("{}['x']", KeyError),
+        ("(1).x", AttributeError),
+        ("[][0]", IndexError),
+        ("1 / 0", ZeroDivisionError),
+        ("raise ValueError()", ValueError),
+        ("assert 1 == 2", AssertionError),
+        ("assert 1 == 2, (1, 2)", AssertionError),
+        ("raise ValueError('3 < 3')", ValueError),
+        ("int('no number')", ValueError),
+        ("try: {}['x']\nexcept KeyError: raise", KeyError),
+        ("import importlib; importlib.import_module('a_user_folder')", ModuleNotFoundError),
+        ("raise OSError('')", OSError),
+        ("raise ValueError('/nowhere/at/all')", ValueError),
+        ("raise KeyboardInterrupt('two words')", KeyboardInterrupt),
+    ],
+)
+def test_what_fairseq_does_not_raise_on_purpose_keeps_its_traceback(source, kind):
+    with pytest.raises(kind), known_mistakes():
+        from_fairseq(source)
+
+
+def test_what_other_code_raises_keeps_its_traceback():
+    """Ours too: a mistake of the user is a UserError there."""
+    from fairseq_srupp.modules import SRUppStack
+
+    with pytest.raises(ValueError, match="must be"), known_mistakes():
+        SRUppStack(hidden_size=16, attention_dim=8, layers=0)
+    with pytest.raises(AssertionError, match="a fault of a test"), known_mistakes():
+        assert not known_mistakes, "a fault of a test"
     with pytest.raises(OSError, match="broken pipe"), known_mistakes():
         raise OSError("broken pipe")
+
+
+def test_libraries_that_refuse_options_for_fairseq():
+    """omegaconf names the option; a key that code looks for in vain is a fault of the code."""
+    source = "from fairseq.dataclass.configs import EMAConfig\nfrom omegaconf import OmegaConf\n"
+    with pytest.raises(UserError, match="'abc' of type 'str' could not be converted to Float full_key: ema_decay"):
+        with known_mistakes():
+            from_fairseq(source + "OmegaConf.structured(EMAConfig(ema_decay='abc'))")
+    with pytest.raises(AttributeError), known_mistakes():
+        from_fairseq(source + "OmegaConf.structured(EMAConfig()).nothing")
+    with pytest.raises(UserError, match="Invalid learning rate: -1"), known_mistakes():
+        from_fairseq("import torch; torch.optim.SGD([torch.zeros(1)], lr=-1)")
 
 
 def test_a_user_error_is_one_line():
     error = UserError("two\nlines", command="plot")
     assert str(error) == error.code == "fairseq_srupp plot: two lines"
     assert isinstance(error, SystemExit)
+
+
+def test_the_traceback_follows_on_request(monkeypatch):
+    monkeypatch.setenv("FAIRSEQ_SRUPP_TRACEBACK", "1")
+    with pytest.raises(UserError) as told, known_mistakes():
+        from_fairseq("raise ValueError('this is wrong')")
+    first, second, *_ = told.value.code.splitlines()
+    assert first == str(told.value) == "fairseq_srupp: this is wrong"
+    assert second.startswith("Traceback") and 'File "fairseq/somewhere.py", line 1' in told.value.code
 
 
 def test_a_user_error_survives_pickling():
