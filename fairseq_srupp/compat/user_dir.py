@@ -7,13 +7,18 @@ imported before: `from fairseq_srupp.ops import ...` in the same process, or a s
 
 import os
 
+from fairseq_srupp.compat import family
 from fairseq_srupp.compat.patch import wrap
 
 PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the path for --user-dir
 
 
 def load_plugin() -> None:
-    """Imports models, tasks and optimizers of the plugin, which registers them. May be called again."""
+    """Imports models, tasks and optimizers of the plugin, which registers them. May be called again.
+
+    Raises: UserError where there is no suitable fairseq.
+    """
+    family.require()
     from fairseq.models import import_models
     from fairseq.tasks import import_tasks
 

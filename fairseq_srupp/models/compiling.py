@@ -43,4 +43,3 @@ def check_compiler() -> None:
         raise UserError(
             f"--compile needs a C++ compiler, and there is no {compiler} (Debian: apt-get install g++; CXX names another)"
         )
-    logging.getLogger("filelock").setLevel(logging.WARNING)  # or each compiled file is a line of a log in debug mode
