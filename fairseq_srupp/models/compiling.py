@@ -1,7 +1,6 @@
 """When --compile compiles: in training, and in the validation that belongs to it."""
 
 import functools
-import logging
 import os
 import shlex
 import shutil
