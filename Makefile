@@ -2,6 +2,8 @@
 #
 # make setup PYTHON=python3.12     with another Python (3.10 or later); by default the first suitable one
 # make setup TORCH=2.12.0          with another torch (2.10 or later); a suitable one already in .venv is kept
+# make setup FAIRSEQ=../fairseq    with another fairseq of the 0.12 family, as pip would install it: a folder, a
+#                                  requirement; by default what pyproject.toml says, or a suitable one already in .venv
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -56,9 +58,10 @@ wheel: $(READY)
 	  $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
-# Another torch than the one that was asked for last: set up again.
-ifdef TORCH
-ifneq ($(TORCH),$(shell cat $(VENV)/torch-asked-for 2>/dev/null))
+# Another torch or fairseq than the one that was asked for last: set up again.
+ASKED_FOR := torch=$(TORCH) fairseq=$(FAIRSEQ)
+ifneq ($(TORCH)$(FAIRSEQ),)
+ifneq ($(ASKED_FOR),$(shell cat $(VENV)/asked-for 2>/dev/null))
 $(READY): again
 endif
 endif
@@ -73,7 +76,7 @@ $(VENV)/made:
 	headers=$$("$$python" -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
 	[ -f "$$headers/Python.h" ] || stop "$$python has no C headers (Debian: apt-get install python3-dev)"; \
 	command -v $${CXX:-c++} >/dev/null || stop "needs a C++ compiler (Debian: apt-get install g++)"; \
-	echo "[1/5] $(VENV) with $$("$$python" --version)"; \
+	echo "[1/4] $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV); \
 	$(PIP) install --quiet --upgrade pip; \
 	touch $@
@@ -90,16 +93,21 @@ $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc
 	    *) want=$$(sed -n 's/^torch==//p' constraints.txt);; esac; \
 	fi; \
 	sed "s/^torch==.*/torch==$${want%%+*}/; /^nvidia-/d" constraints.txt > $(PINS); \
-	if [ "$$have" = "$${want%%+*}" ]; then echo "[2/5] torch $$have is there"; \
-	else echo "[2/5] torch $$want"; $(PIP) install -c $(PINS) "torch==$$want"; fi; \
+	if [ "$$have" = "$${want%%+*}" ]; then echo "[2/4] torch $$have is there"; \
+	else echo "[2/4] torch $$want"; $(PIP) install -c $(PINS) "torch==$$want"; fi; \
 	if ! $(RUN) -c 'from importlib.metadata import requires; "nvrtc" in str(requires("torch")) or exit(1)'; then \
 	  grep ^nvidia- constraints.txt >> $(PINS); fi; \
-	echo "[3/5] what is needed to build"; \
+	echo "[3/4] what is needed to build"; \
 	$(PIP) install --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
-	echo "[4/5] fairseq (about 4 minutes where it has to be built)"; \
-	$(PIP) install --quiet -c $(PINS) --no-build-isolation fairseq-fixed; \
-	echo "[5/5] fairseq_srupp, its kernels and what else it needs"; \
-	PYTHONWARNINGS=ignore $(PIP) install --quiet -c $(PINS) --no-build-isolation -e '.[test]'; \
+	fairseq="$(FAIRSEQ)"; extras=test; \
+	if [ -n "$$fairseq" ]; then \
+	  old=$$($(RUN) -c 'from importlib.metadata import packages_distributions as of; print(*set(of().get("fairseq", ())))'); \
+	  [ -z "$$old" ] || $(PIP) uninstall --quiet --yes $$old; \
+	elif ! $(RUN) -c 'from fairseq_srupp.compat import family; family.require()' >/dev/null 2>&1; then \
+	  fairseq="fairseq (4 more minutes where it has to be built)"; extras=test,fairseq; \
+	fi; \
+	echo "[4/4] fairseq_srupp, its kernels and what else it needs: $${fairseq:-a fairseq is there}"; \
+	PYTHONWARNINGS=ignore $(PIP) install --quiet -c $(PINS) --no-build-isolation $(if $(FAIRSEQ),"$(FAIRSEQ)") -e ".[$$extras]"; \
 	$(RUN) -m fairseq_srupp info; \
-	echo "$(TORCH)" > $(VENV)/torch-asked-for; \
+	echo "$(ASKED_FOR)" > $(VENV)/asked-for; \
 	touch $@

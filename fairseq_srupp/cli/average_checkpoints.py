@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from fairseq_srupp.compat import weights_only
+from fairseq_srupp.compat import family, weights_only
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.saving import save_whole
 
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    family.require()  # its checkpoints hold what only its packages can read
     paths = args.inputs or _newest(args.dir, args.last, args.by)
     states = [_read(path) for path in paths]
     newest = max(states, key=_updates)

@@ -1,35 +1,26 @@
 """Print versions, devices, and which backends of the recurrence op work here, or why not and what to do."""
 
 import argparse
-import contextlib
 import importlib
-import importlib.metadata
+import logging
 import platform
+import warnings
 from typing import Iterator, Tuple
 
 import fairseq_srupp
+from fairseq_srupp.compat import family
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
-
-_PACKAGES = (("torch",), ("numpy",), ("fairseq-fixed", "fairseq"))
-
-
-def _version(names: Tuple[str, ...]) -> str:
-    with contextlib.suppress(ImportError, AttributeError):
-        if names == ("torch",):  # says which build it is, which its package's version may not
-            return importlib.import_module("torch").__version__
-    for name in names:
-        try:
-            return f"{importlib.metadata.version(name)}{'' if name == names[-1] else f' ({name})'}"
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return "not installed"
 
 
 def _versions() -> Iterator[Tuple[str, str]]:
     yield "fairseq_srupp", f"{fairseq_srupp.__version__} in {PACKAGE_DIR}"
     yield "python", platform.python_version()
-    for names in _PACKAGES:
-        yield names[-1], _version(names)
+    for name in ("torch", "numpy"):
+        try:  # the module: it says which build of torch it is, which its package's version may not
+            yield name, importlib.import_module(name).__version__
+        except ImportError:
+            yield name, "not installed"
+    yield "fairseq", str(family.find())
 
 
 def _devices() -> Iterator[Tuple[str, str]]:
@@ -57,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _print("versions", _versions())
+    logging.basicConfig(level=logging.WARNING)  # a fairseq that is imported would tell of itself
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _print("versions", _versions())
     try:
         import torch  # noqa: F401
     except ImportError:

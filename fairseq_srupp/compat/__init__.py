@@ -4,14 +4,20 @@ fairseq is repaired where it stands, in memory, when `--user-dir` imports the pl
 `tasks/__init__.py` call `apply()`. Importing this package imports neither fairseq nor torch.
 """
 
+from fairseq_srupp.compat import family
+
 _applied = False
 
 
 def apply() -> None:
-    """Repairs fairseq in this process. Later calls change nothing."""
+    """Repairs fairseq in this process. Later calls change nothing.
+
+    Raises: UserError where there is no fairseq, or none that the repairs fit (family.py); nothing is touched then.
+    """
     global _applied
     if _applied:
         return
+    family.require()
     _applied = True  # before the work: a repair may import what calls this again
 
     from fairseq_srupp.compat import (
@@ -23,6 +29,7 @@ def apply() -> None:
         devices,
         evaluated_options,
         evaluation,
+        fairseq_loads,
         host_copies,
         indexed_data,
         inputs,
@@ -50,6 +57,7 @@ def apply() -> None:
         command_line,
         devices,
         evaluation,
+        fairseq_loads,
         host_copies,
         indexed_data,
         inputs,

@@ -8,6 +8,7 @@ is told in one line, where this plugin is loaded before it. May go when fairseq 
 
 import os
 
+from fairseq_srupp.compat import family
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
 
@@ -15,7 +16,11 @@ PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the
 
 
 def load_plugin() -> None:
-    """Imports models, tasks and optimizers of the plugin, which registers them. May be called again."""
+    """Imports models, tasks and optimizers of the plugin, which registers them. May be called again.
+
+    Raises: UserError where there is no suitable fairseq.
+    """
+    family.require()
     from fairseq.models import import_models
     from fairseq.tasks import import_tasks
 

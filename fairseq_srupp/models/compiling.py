@@ -1,7 +1,6 @@
 """When --compile compiles: in training, and in the validation that belongs to it."""
 
 import functools
-import logging
 import os
 import shlex
 import shutil
@@ -43,4 +42,3 @@ def check_compiler() -> None:
         raise UserError(
             f"--compile needs a C++ compiler, and there is no {compiler} (Debian: apt-get install g++; CXX names another)"
         )
-    logging.getLogger("filelock").setLevel(logging.WARNING)  # or each compiled file is a line of a log in debug mode
