@@ -18,7 +18,7 @@ _MEANT_FOR_USERS = re.compile(
     r"|Unsupported optimizer|optimizer is required|Incorrect encoding detected|Incorrect dictionary format"
     r"|exceeds max_positions|^Not found: |^file .* not found|The dataset is empty|--buffer-size"
     r"|AdaptiveLoss is not compatible|--replace-unk requires|must contain the same number of examples"
-    r"|exceeds? max_tokens"
+    r"|exceeds? max_tokens|^--finetune-from-model"
 )
 # Others, which speak of something else than the mistake.
 _MEANING = {
