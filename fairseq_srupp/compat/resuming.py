@@ -82,13 +82,12 @@ def apply() -> None:
     wrap_command("train", "train")(_train_unless_done)
 
     from fairseq import checkpoint_utils
+    from fairseq.file_io import PathManager
     from fairseq.trainer import Trainer
     from omegaconf import OmegaConf
 
     @wrap(checkpoint_utils, "load_checkpoint")
     def load_checkpoint(original, cfg, trainer, **passthrough_args):
-        if cfg.finetune_from_model and not os.path.exists(cfg.finetune_from_model):
-            raise UserError(f"no such file: --finetune-from-model {cfg.finetune_from_model}")
         if trainer.checkpoint_suffix:  # sharded: each rank has files of its own
             return original(cfg, trainer, **passthrough_args)
         if cfg.restore_file != LAST and not os.path.isfile(cfg.restore_file):
@@ -97,6 +96,11 @@ def apply() -> None:
             instead = _agreed_restore_file(cfg, trainer)
             if instead is not None:
                 cfg = OmegaConf.merge(cfg, {"restore_file": instead, "finetune_from_model": None})
+            elif not PathManager.exists(os.path.join(cfg.save_dir, _LAST)):  # the first start of the run
+                for option in ("continue_once", "finetune_from_model"):
+                    pretrained = getattr(cfg, option, None)
+                    if pretrained and not PathManager.isfile(pretrained):
+                        raise UserError(f"no such file: --{option.replace('_', '-')} {pretrained}")
             if trainer.is_data_parallel_master and not cfg.no_save:
                 _remove_left_overs(cfg.save_dir)
         return original(cfg, trainer, **passthrough_args)

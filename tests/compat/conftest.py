@@ -26,8 +26,10 @@ def fairseq_cli():
 
     def run(command: str, *words: str):
         from fairseq import checkpoint_utils
+        from fairseq_cli import train
 
-        vars(checkpoint_utils.save_checkpoint).pop("best", None)  # a new process would not have it
+        for function in (checkpoint_utils.save_checkpoint, train.should_stop_early):
+            vars(function).pop("best", None)  # a new process would not have it
         argv, root = sys.argv, logging.getLogger()
         handlers, level = root.handlers[:], root.level  # fairseq-validate resets them
         sys.argv = [f"fairseq-{command}", *" ".join(map(str, words)).split()]
