@@ -102,6 +102,16 @@ def test_validation_in_the_middle_leaves_training_untouched(awake):
     assert torch.equal(*results)
 
 
+def test_a_model_that_has_read_a_stream_is_copied_with_gradients_on(awake):
+    model, text = model_of(awake), tokens(12)
+    expected = stream(copy.deepcopy(model), text, 4)
+    stream(model, text[:, :8], 4)
+    for state in model.stream_states._states["test"].values():
+        assert not any(t.requires_grad for c, cache in state for t in (c, cache.keys, cache.values))
+    again = copy.deepcopy(model)(text[:, 8:], stream=("test", 1, 2))[0]
+    torch.testing.assert_close(again, expected[:, 8:])
+
+
 def test_rows_that_end_early_change_nothing_else(awake):
     model, text = model_of(awake), tokens(12)
     ragged = text.clone()
