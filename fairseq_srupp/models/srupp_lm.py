@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from fairseq.data import Dictionary
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import FairseqLanguageModel, register_model
 from omegaconf import II
 from torch import Tensor
@@ -27,6 +28,13 @@ class SRUppLanguageModelConfig(SRUppConfig):
             "help": "M: how many positions before the segment training sees, and in evaluation each position before "
             "itself (default: the training --tokens-per-sample; 0: no memory at all, in evaluation a position then "
             "attends to itself alone)"
+        },
+    )
+    embed_init: ChoiceEnum(["dimension", "vocabulary"]) = field(
+        default="dimension",
+        metadata={
+            "help": "from what embeddings and output start: U(+-sqrt(3/d)), or U(+-sqrt(3/V)), V the symbols of the "
+            "dictionary but for fairseq's four, as the author's script for the small model of enwik8 does"
         },
     )
     adaptive_input: bool = field(
