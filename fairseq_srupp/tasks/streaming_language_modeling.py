@@ -29,13 +29,15 @@ from ..compat.errors import UserError
 from ..data import byte_bpe  # noqa: F401 (registers --bpe raw_bytes)
 from ..data.byte_symbols import BYTE_SYMBOLS, all_bytes
 from ..data.stream_iterator import StreamBatchIterator
-from ..data.streaming_dataset import RowLayout, StreamingDataset
+from ..data.streaming_dataset import RowLayout, SegmentKey, StreamingDataset
 from ..data.token_stream import load_token_stream
 
 logger = logging.getLogger(__name__)
 
 _TRAINING_STREAM = "train"
 """Name of the training stream in segment keys, whatever --train-subset is; evaluation never uses it."""
+_TYPED_STREAM = "typed"
+"""Name of texts that are scored, each a stream of its own."""
 _NOT_GIVEN = object()
 
 
@@ -73,6 +75,9 @@ class StreamingLanguageModelingTask(FairseqTask):
         cfg: options.
         dictionary: of input and output.
     """
+
+    reads_streams = True
+    """Models with a memory decode as they are evaluated here: each position sees the --mem-len positions before it."""
 
     def __init__(self, cfg: StreamingLanguageModelingConfig, dictionary: Dictionary):
         super().__init__(cfg)
@@ -200,6 +205,12 @@ class StreamingLanguageModelingTask(FairseqTask):
                 )
             layout = RowLayout.training(pairs, rows * ranks, tokens_per_sample)
             name = _TRAINING_STREAM
+            memory = getattr(self.model, "max_memory", lambda: tokens_per_sample)()
+            if memory < tokens_per_sample:
+                logger.warning(
+                    f"--mem-len {memory} is shorter than --tokens-per-sample {tokens_per_sample}: training attends to up to "
+                    f"{memory + tokens_per_sample - 1} positions before, evaluation and generation to {memory}"
+                )
         else:
             rows = rows or 1
             layout = RowLayout.evaluation(pairs, rows * ranks, tokens_per_sample)
@@ -299,6 +310,9 @@ class StreamingLanguageModelingTask(FairseqTask):
         if "stream" in sample["net_input"]:
             raise UserError("fairseq-generate cannot continue a stream; use fairseq-interactive or fairseq-eval-lm")
         if isinstance(generator, SequenceScorer):
+            if all(hasattr(model, "stream_states") for model in models):  # as they are evaluated
+                net_input = {**sample["net_input"], "stream": SegmentKey(_TYPED_STREAM, 1, 0)}
+                sample = {**sample, "net_input": net_input}
             return generator.generate(models, sample)
         prompt = sample["net_input"]["src_tokens"]
         room = int(generator.max_len_a * prompt.size(1) + generator.max_len_b)
