@@ -13,5 +13,5 @@ case $arch in
   *) echo "train.sh: no settings for $arch" >&2; exit 2 ;;
 esac
 mkdir -p "$out"
-train_lm "$arch" "$data" "$out" $rows 64 --criterion adaptive_loss --ddp-backend legacy_ddp \
+train_lm "$arch" "$data" "$out" $rows 64 --shuffle-sentences --criterion adaptive_loss --ddp-backend legacy_ddp \
   --lr 0.0002 --warmup-updates 16000 --max-update 800000 "$@"

@@ -58,6 +58,14 @@ class StreamingLanguageModelingConfig(FairseqDataclass):
     max_target_positions: Optional[int] = field(
         default=None, metadata={"help": "longest segment of models that have a limit (default: --tokens-per-sample)"}
     )
+    shuffle_sentences: bool = field(
+        default=False,
+        metadata={
+            "help": "train on the sentences (lines) of the text in an order of each epoch's own, made from --seed and the "
+            "epoch; for texts whose sentences are in no order, such as the Billion Word corpus"
+        },
+    )
+    seed: int = II("common.seed")
     # fairseq's transformer_lm takes its own option of this name from the task's.
     add_bos_token: bool = field(default=False, metadata={"help": "not possible with this task"})
     dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
@@ -157,7 +165,8 @@ class StreamingLanguageModelingTask(FairseqTask):
         have num_workers and data_buffer_size.
 
         Raises:
-            UserError: training without --batch-size, or with more rows than the text has pairs.
+            UserError: training without --batch-size, or with more rows than the text has pairs; --shuffle-sentences
+                without sentences.
         """
         if not isinstance(dataset, StreamingDataset):
             return super().get_batch_iterator(
@@ -221,7 +230,22 @@ class StreamingLanguageModelingTask(FairseqTask):
             + (f"; the last {layout.trimmed:,} are left out to make the rows equally long" if layout.trimmed else "")
         )
         keyed = self.model is None or self.stream_states is not None
-        return StreamingDataset(dataset.stream, name, tokens_per_sample, dataset.pad, layout, rank * rows, rows, keyed)
+        seed = self._shuffle_seed(dataset) if training else None
+        return StreamingDataset(
+            dataset.stream, name, tokens_per_sample, dataset.pad, layout, rank * rows, rows, keyed, seed
+        )
+
+    def _shuffle_seed(self, dataset: StreamingDataset) -> Optional[int]:
+        if not self.cfg.shuffle_sentences:
+            return None
+        sentences = len(dataset.stream.sentence_lengths())
+        if sentences < 2:
+            raise UserError(
+                f"--shuffle-sentences needs sentences, but {dataset.split} is one whole text, as data of prepare-bytes are: "
+                "leave it out, or use data of fairseq-preprocess, where each line is a sentence"
+            )
+        logger.info(f"{dataset.split}: {sentences:,} sentences in an order of each epoch's own")
+        return self.cfg.seed
 
     def eval_lm_dataloader(
         self,

@@ -137,6 +137,7 @@ def test_starting_the_data_over(corpus, trained, tmp_path, caplog):
         (["--batch-size", 4, "--batch-size-valid", -2], "must be at least 1, not -2"),
         (["--batch-size", 4, "--tokens-per-sample", 0], "--tokens-per-sample must be at least 1"),
         (["--batch-size", 4, "--valid-subset", "valid,other"], "no data for this split: .*/other.bin"),
+        (["--batch-size", 4, "--shuffle-sentences"], "--shuffle-sentences needs sentences, but train is one whole text"),
         (["--batch-size", 4, "--add-bos-token"], "--add-bos-token is not possible"),
     ],
 )
