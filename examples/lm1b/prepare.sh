@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The One Billion Word benchmark as fairseq data: sentences in random order, each followed by </s>.
+# The One Billion Word benchmark as fairseq data: sentences, each followed by </s>.
 #   prepare.sh OUT [1-billion-word-language-modeling-benchmark-r13output.tar.gz]
 # Without a file, it (1.8 GB) is downloaded into OUT. The data is OUT/data: 99 files of training text, held-out file 1 to
-# validate, 0 to test, and the words that occur three times in the training text. SEED (1) is the order's, WORKERS how
-# many processes work (all cores, at most 24).
+# validate, 0 to test, and the words that occur three times in the training text. WORKERS is how many processes work (all
+# cores, at most 24).
 set -euo pipefail
 [ $# -eq 1 ] || [ $# -eq 2 ] || { sed -n '2,6s/^# *//p' "$0" >&2; exit 2; }
 name=1-billion-word-language-modeling-benchmark-r13output
@@ -40,9 +40,9 @@ for held in "${heldout}0-of-00050" "${heldout}1-of-00050"; do
   [ -f "$held" ] || fail "$file lacks $(basename "$held")"
 done
 
-cores=$(nproc)  # 24 processes take about 2.5 GB
-python "$here/shuffle.py" --train "${train[@]}" --valid "${heldout}1-of-00050" --test "${heldout}0-of-00050" \
-  --seed "${SEED:-1}" --workers "${WORKERS:-$((cores < 24 ? cores : 24))}" --scratch "$new/scratch" --destdir "$new/data"
+cores=$(nproc)  # 24 processes take up to 4 GB
+python "$here/encode.py" --train "${train[@]}" --valid "${heldout}1-of-00050" --test "${heldout}0-of-00050" \
+  --workers "${WORKERS:-$((cores < 24 ? cores : 24))}" --destdir "$new/data"
 for split in train valid test; do
   found=$(($(stat -c %s "$new/data/$split.bin") / 4))
   [ "$found" -eq "${tokens%% *}" ] || fail "$file has $found tokens for $split instead of ${tokens%% *}"
