@@ -1,7 +1,8 @@
 # Sourced by the train.sh and evaluate.sh of enwik8, wiki103 and lm1b: what the paper does alike for all of them.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# train_lm ARCH DATA OUT ROWS SEGMENT OPTIONS...: RAdam with weight decay 0.1, gradients clipped at 1, one cycle of cosine.
+# train_lm ARCH DATA OUT ROWS SEGMENT OPTIONS...: RAdam with weight decay 0.1, gradients clipped at 1, and a cosine over all
+# updates, beside the warm-up.
 # From the environment:
 #   GPUS        processes that share the rows (all GPUs; without any, one on the CPU)
 #   ROWS        sequences per batch, instead of the paper's
@@ -21,7 +22,7 @@ train_lm() {
   folder "$out"
   run logged "$out/train.log" fairseq-train "$data" --user-dir "$user_dir" --task streaming_language_modeling \
     --arch "$arch" --tokens-per-sample "$segment" --batch-size $((rows / gpus)) --batch-size-valid 8 \
-    --update-freq "$every" --optimizer radam --weight-decay 0.1 --clip-norm 1.0 --lr-scheduler cosine \
+    --update-freq "$every" --optimizer radam --weight-decay 0.1 --clip-norm 1.0 --lr-scheduler cosine_annealing \
     --validate-interval-updates 8000 --save-interval-updates 8000 --keep-interval-updates 1 --no-epoch-checkpoints \
     --log-format simple --log-interval 200 --save-dir "$out" "${device[@]}" "$@"
 }

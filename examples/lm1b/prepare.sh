@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The One Billion Word benchmark as fairseq data: sentences in random order, each followed by </s>.
+# The One Billion Word benchmark as fairseq data: sentences, each followed by </s>.
 #   prepare.sh OUT [1-billion-word-language-modeling-benchmark-r13output.tar.gz]
 # Without a file, it (1.8 GB) is downloaded into OUT. The data is OUT/data: 99 files of training text, held-out file 1 to
-# validate, 0 to test, and the words that occur three times in the training text. SEED (1) is the order's, WORKERS how
-# many processes work (all cores, at most 24).
+# validate, 0 to test, and the words that occur three times in the training text. WORKERS is how many processes work (all
+# cores, at most 24).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../common.sh"
@@ -17,12 +17,11 @@ bytes=${LM1B_BYTES:-1792209805}
 sha256=${LM1B_SHA256:-01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e}
 tokens=${LM1B_TOKENS:-798949912 165560 159658}  # of train, valid and test, </s> included
 words=${LM1B_WORDS:-793471}  # as the field counts them: with <unk> and two marks of sentence borders
-cores=$(nproc)  # 24 processes take about 2.5 GB
-workers=${WORKERS:-$((cores < 24 ? cores : 24))} seed=${SEED:-1}
+cores=$(nproc)  # 24 processes take up to 4 GB
+workers=${WORKERS:-$((cores < 24 ? cores : 24))}
 number LM1B_BYTES "$bytes" 1
 number LM1B_WORDS "$words" 1
 number WORKERS "$workers" 1
-number SEED "$seed"
 [[ $tokens =~ ^[0-9]+( [0-9]+){2}$ ]] || fail "LM1B_TOKENS is not three whole numbers: $tokens"
 one_path "$out"
 
@@ -49,8 +48,8 @@ for held in "${heldout}0-of-00050" "${heldout}1-of-00050"; do
   [ -f "$held" ] || fail "$file lacks $(basename "$held")"
 done
 
-run python "$here/shuffle.py" --train "${train[@]}" --valid "${heldout}1-of-00050" --test "${heldout}0-of-00050" \
-  --seed "$seed" --workers "$workers" --scratch "$new/scratch" --destdir "$new/data"
+run python "$here/encode.py" --train "${train[@]}" --valid "${heldout}1-of-00050" --test "${heldout}0-of-00050" \
+  --workers "$workers" --destdir "$new/data"
 for split in train valid test; do
   found=$(($(stat -c %s "$new/data/$split.bin") / 4))
   [ "$found" -eq "${tokens%% *}" ] || fail "$file has $found tokens for $split instead of ${tokens%% *}"

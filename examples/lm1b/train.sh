@@ -12,5 +12,5 @@ case $arch in
   srupp_lm_lm1b_large*) rows=1536 ;;
   *) fail "no settings for $arch" ;;
 esac
-train_lm "$arch" "$data" "$out" $rows 64 --criterion adaptive_loss --ddp-backend legacy_ddp \
+train_lm "$arch" "$data" "$out" $rows 64 --shuffle-sentences --criterion adaptive_loss --ddp-backend legacy_ddp \
   --lr 0.0002 --warmup-updates 16000 --max-update 800000 "$@"

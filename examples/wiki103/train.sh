@@ -13,4 +13,4 @@ case $arch in
   *) fail "no settings for $arch" ;;
 esac
 train_lm "$arch" "$data" "$out" 64 $segment --criterion adaptive_loss --ddp-backend legacy_ddp \
-  --lr 0.0003 --warmup-updates 16000 --max-update 400000 "$@"
+  --lr 0.0003 --warmup-updates 16000 --warmup-from-zero --max-update 400000 "$@"

@@ -27,7 +27,7 @@ def apply() -> None:
         # the head has all positions, a tail those whose target is in it
         loss = _cross_entropy(F, scores[0], targets[0], self.padding_idx, reduce)
         for band, (tail, tail_target) in enumerate(zip(scores[1:], targets[1:]), start=1):
-            if tail_target is None:
+            if tail_target is None:  # fairseq's softmax without a target in this tail; ours has scores of none
                 continue
             cost = _cross_entropy(F, tail, tail_target, _NOTHING, reduce)
             if reduce:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class StreamBatchIterator(EpochBatchIterator):
-    """Segments of a rank's rows, never shuffled.
+    """Segments of a rank's rows in their order, whatever the order of the text in them.
 
     Unlike its base, it does not share batches out among ranks: every rank walks all segments of its own rows.
     There are no worker processes and no thread that reads ahead: a segment is a copy of some memory, and handing it
@@ -48,6 +48,7 @@ class StreamBatchIterator(EpochBatchIterator):
             reuse_dataloader=False,
             persistent_workers=False,
         )
+        dataset.set_epoch(epoch)
         self._model = model
         self._states = getattr(model, "stream_states", None)
         self._world_size = world_size
@@ -99,16 +100,18 @@ class StreamBatchIterator(EpochBatchIterator):
         if offset > 0:
             self._check_layout(state_dict.get("stream", {}))
         super().load_state_dict(state_dict)
+        self.dataset.set_epoch(self.epoch)
         if offset > 0 and self._states is not None:
             self._restore(state_dict, SegmentKey(self.dataset.split, self.epoch, offset))
 
-    def _layout(self) -> Dict[str, int]:
+    def _layout(self) -> Dict[str, Optional[int]]:
         layout = self.dataset.layout
         return {
             "rows": layout.rows,
             "world_size": self._world_size,
             "tokens_per_sample": layout.tokens_per_sample,
             "pairs": layout.pairs,
+            "shuffle_seed": self.dataset.shuffle_seed,
         }
 
     def _identity(self, update: int, position: SegmentKey) -> Dict[str, Any]:
@@ -116,16 +119,20 @@ class StreamBatchIterator(EpochBatchIterator):
 
     def _check_layout(self, saved: Dict[str, Any]) -> None:
         names = {"rows": "rows", "world_size": "ranks", "tokens_per_sample": "tokens per sample", "pairs": "pairs"}
+        layout = self._layout()
         differences = [
-            f"{now} {names[name]} instead of {saved.get(name, 'unknown')}"
-            for name, now in self._layout().items()
-            if now != saved.get(name)
+            f"{layout[name]} {words} instead of {saved.get(name, 'unknown')}"
+            for name, words in names.items()
+            if layout[name] != saved.get(name)
         ]
+        if layout["shuffle_seed"] != saved.get("shuffle_seed"):
+            now, then = (_order(seed) for seed in (layout["shuffle_seed"], saved.get("shuffle_seed")))
+            differences.append(f"sentences {now} instead of {then}")
         if differences:
             raise UserError(
                 f"the checkpoint was saved in the middle of an epoch, and this run has {', '.join(differences)}: "
-                "use the same data, --batch-size, --tokens-per-sample and number of processes, or start the data "
-                "over with --reset-dataloader"
+                "use the same data, --batch-size, --tokens-per-sample, --shuffle-sentences and number of processes, or "
+                "start the data over with --reset-dataloader"
             )
 
     def _restore(self, state_dict: Dict[str, Any], position: SegmentKey) -> None:
@@ -162,6 +169,10 @@ class StreamBatchIterator(EpochBatchIterator):
 
     def _device(self) -> torch.device:
         return next(self._model.parameters()).device
+
+
+def _order(seed: Optional[int]) -> str:
+    return "in the order of the text" if seed is None else f"shuffled with --seed {seed}"
 
 
 def _on(nested: Any, device: Any) -> Any:

@@ -1,13 +1,13 @@
 """One stream of tokens as rows read side by side, a segment at a time (truncated back-propagation through time)."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
-from .token_stream import TokenStream
+from .token_stream import ShuffledStream, TokenStream
 
 
 class SegmentKey(NamedTuple):
@@ -78,6 +78,8 @@ class StreamingDataset(FairseqDataset):
         layout: rows of the whole stream; None: a single one.
         first_row, row_count: the rows that this data-parallel rank owns; None: all.
         keyed: tell the model which segment it is; models without memory do not take a key.
+        shuffle_seed: every epoch has the sentences of the stream in an order of its own, made from this number and the
+            epoch's; None: as they are.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class StreamingDataset(FairseqDataset):
         first_row: int = 0,
         row_count: Optional[int] = None,
         keyed: bool = True,
+        shuffle_seed: Optional[int] = None,
     ):
         self.stream = stream
         self.split = split
@@ -98,14 +101,25 @@ class StreamingDataset(FairseqDataset):
         self.layout = layout or RowLayout.evaluation(len(stream) - 1, 1, tokens_per_sample)
         self.rows = range(first_row, first_row + (self.layout.rows if row_count is None else row_count))
         self.keyed = keyed
+        self.shuffle_seed = shuffle_seed
         self.epoch = 1
+        self._shuffled: Optional[ShuffledStream] = None  # of this epoch
 
     def __len__(self) -> int:
         return self.layout.segments
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch in the keys of the items from now on."""
+        """The epoch of the items from now on, in their keys and for their order."""
+        if epoch != self.epoch:
+            self._shuffled = None
         self.epoch = epoch
+
+    def _text(self) -> Union[TokenStream, ShuffledStream]:
+        if self.shuffle_seed is None:
+            return self.stream
+        if self._shuffled is None:
+            self._shuffled = ShuffledStream(self.stream, (self.shuffle_seed % (1 << 32), self.epoch))
+        return self._shuffled
 
     def __getitem__(self, segment: int) -> Dict[str, Any]:
         """A segment of all B rows, W <= T columns wide.
@@ -120,7 +134,7 @@ class StreamingDataset(FairseqDataset):
         spans = np.array([self.layout.span(row, segment) for row in self.rows])
         lengths = spans[:, 1] - spans[:, 0]
         positions = spans[:, :1] + np.arange(width + 1)
-        tokens = torch.from_numpy(self.stream.take(np.minimum(positions, self.layout.pairs)))
+        tokens = torch.from_numpy(self._text().take(np.minimum(positions, self.layout.pairs)))
         padding = torch.from_numpy(np.arange(width) >= lengths[:, None])
         source = tokens[:, :-1].masked_fill(padding, self.pad)
         target = tokens[:, 1:].masked_fill(padding, self.pad)

@@ -35,6 +35,8 @@ class TokenFile:
                 raise UserError(f"{index} is damaged: prepare the data again")
             sizes = np.fromfile(f, dtype=np.int32, count=items)
             offsets = np.fromfile(f, dtype=np.int64, count=items)
+        self._index = index
+        self._items = items
         self._path = data
         self._dtype = np.dtype(indexed_dataset._code_to_dtype[code])
         self._length = int(sizes.sum(dtype=np.int64))
@@ -49,7 +51,7 @@ class TokenFile:
         self._tokens = np.memmap(self._path, dtype=self._dtype, mode="r") if self._length else np.zeros(0, self._dtype)
 
     def __getstate__(self) -> dict:
-        return {"_path": self._path, "_dtype": self._dtype, "_length": self._length}
+        return {name: value for name, value in self.__dict__.items() if name != "_tokens"}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -61,12 +63,38 @@ class TokenFile:
     def __getitem__(self, part: Union[slice, np.ndarray]) -> np.ndarray:
         return self._tokens[part]
 
+    @property
+    def sentence_lengths(self) -> np.ndarray:
+        """Tokens of each item, int32, read through the page cache."""
+        if not self._items:
+            return np.zeros(0, np.int32)
+        return np.memmap(self._index, np.int32, mode="r", offset=_MMAP_HEADER.size, shape=(self._items,))
+
+
+class TokenArrays:
+    """Sentences of tokens in memory, as one array.
+
+    Args:
+        sentences: of int32.
+    """
+
+    def __init__(self, sentences: Sequence[np.ndarray]):
+        self._tokens = np.concatenate([np.zeros(0, np.int32), *sentences])
+        self.sentence_lengths = np.array([len(sentence) for sentence in sentences], np.int32)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getitem__(self, part: Union[slice, np.ndarray]) -> np.ndarray:
+        return self._tokens[part]
+
 
 class TokenStream:
     """Arrays of tokens one after the other.
 
     Args:
-        parts: arrays, or anything else that has a length and can be indexed by slices and arrays.
+        parts: arrays, or anything else that has a length and can be indexed by slices and arrays. What has no
+            `sentence_lengths` is one sentence.
     """
 
     def __init__(self, parts: Sequence):
@@ -86,11 +114,53 @@ class TokenStream:
             tokens[inside] = part[positions[inside] - start]
         return tokens
 
+    def sentence_lengths(self) -> np.ndarray:
+        """Tokens of each sentence, int32: of each line of the text, with the end of sentence that fairseq put there."""
+        lengths = [getattr(part, "sentence_lengths", np.array([len(part)], np.int32)) for part in self._parts]
+        return lengths[0] if len(lengths) == 1 else np.concatenate(lengths)
+
     def chunks(self) -> Iterator[np.ndarray]:
         """The whole stream in pieces of bounded size, as they are stored."""
         for part in self._parts:
             for start in range(0, len(part), _CHUNK):
                 yield part[start : start + _CHUNK]
+
+
+class ShuffledStream:
+    """The sentences of a stream in a random order: each token once, and nothing of the text is copied.
+
+    Holds two numbers for each sentence, of 4 bytes each where the stream has fewer than 2^32 tokens.
+
+    Args:
+        stream: with its sentences.
+        seed: numbers from 0 to 2^32 - 1. The order is the same on every machine and with every numpy: that of the frozen
+            RandomState.
+    """
+
+    def __init__(self, stream: TokenStream, seed: Sequence[int]):
+        lengths, kind = stream.sentence_lengths(), np.uint32 if len(stream) < 1 << 32 else np.int64
+        order = np.arange(len(lengths), dtype=np.int32)
+        np.random.RandomState(list(seed)).shuffle(order)
+        self._stream = stream
+        self._sources = _starts(lengths, kind)[order]  # of each sentence in the new order, where it stands in the stream
+        self._starts = _starts(lengths[order], kind)  # and where it stands now
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """As of TokenStream."""
+        # Of another type than the starts, numpy would copy all of these.
+        sentence = np.searchsorted(self._starts, positions.astype(self._starts.dtype), side="right") - 1
+        within = positions - self._starts[sentence]
+        return self._stream.take(self._sources[sentence] + within)
+
+
+def _starts(lengths: np.ndarray, kind: type) -> np.ndarray:
+    """Where each of some sentences that follow one another begins."""
+    starts = np.zeros(len(lengths), kind)
+    starts[1:] = lengths[:-1]
+    return np.add.accumulate(starts, out=starts)  # np.cumsum would take four times the memory, for wider numbers
 
 
 def load_token_stream(
@@ -138,7 +208,7 @@ def _load_part(path: str, dictionary: Dictionary, dataset_impl: Optional[str]):
         return None
     if getattr(dataset, "supports_prefetch", False):
         dataset.prefetch(range(len(dataset)))
-    return np.concatenate([np.zeros(0, np.int32), *(dataset[i].numpy().astype(np.int32) for i in range(len(dataset)))])
+    return TokenArrays([dataset[i].numpy().astype(np.int32) for i in range(len(dataset))])
 
 
 def _check_tokens(path: str, stream: TokenStream, dictionary: Dictionary) -> None:

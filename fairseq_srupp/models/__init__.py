@@ -4,4 +4,5 @@ from fairseq_srupp import compat
 
 compat.apply()
 
+import fairseq_srupp.optim.cosine_annealing  # noqa: E402, F401  (registers --lr-scheduler cosine_annealing)
 import fairseq_srupp.optim.radam  # noqa: E402, F401  (registers --optimizer radam)

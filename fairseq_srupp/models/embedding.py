@@ -1,14 +1,15 @@
 """Embeddings and output layers, with the paper's initialisation."""
 
 import math
+from typing import Optional
 
 from torch import Tensor, nn
 
 
-def build_embedding(symbols: int, dim: int, padding_idx: int) -> nn.Embedding:
-    """An embedding of (symbols, dim), U(+-sqrt(3/dim)); the padding symbol's row is 0."""
+def build_embedding(symbols: int, dim: int, padding_idx: int, *, variance: Optional[float] = None) -> nn.Embedding:
+    """An embedding of (symbols, dim), uniform with this variance (1/dim) around 0; the padding symbol's row is 0."""
     embedding = nn.Embedding(symbols, dim, padding_idx)
-    _init_uniform(embedding.weight)
+    _init_uniform(embedding.weight, variance)
     nn.init.zeros_(embedding.weight[padding_idx].detach())
     return embedding
 
@@ -20,9 +21,17 @@ class OutputLayer(nn.Module):
         hidden_size: d.
         symbols: V, for weights of its own; or
         embedding: whose (V, e) weights are shared; a bias-free projection d to e comes first where e is not d.
+        variance: of weights of its own at the start, uniform around 0 (1/d).
     """
 
-    def __init__(self, hidden_size: int, *, symbols: int = 0, embedding: nn.Embedding = None):
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        symbols: int = 0,
+        embedding: Optional[nn.Embedding] = None,
+        variance: Optional[float] = None,
+    ):
         super().__init__()
         dim = hidden_size if embedding is None else embedding.embedding_dim
         self.proj = None
@@ -31,7 +40,7 @@ class OutputLayer(nn.Module):
             nn.init.xavier_uniform_(self.proj.weight)
         self.linear = nn.Linear(dim, symbols if embedding is None else embedding.num_embeddings)
         if embedding is None:
-            _init_uniform(self.linear.weight)
+            _init_uniform(self.linear.weight, variance)
         else:
             self.linear.weight = embedding.weight
         nn.init.zeros_(self.linear.bias)
@@ -40,6 +49,6 @@ class OutputLayer(nn.Module):
         return self.linear(features if self.proj is None else self.proj(features))
 
 
-def _init_uniform(weight: Tensor) -> None:
-    bound = math.sqrt(3 / weight.size(1))
+def _init_uniform(weight: Tensor, variance: Optional[float]) -> None:
+    bound = math.sqrt(3 * (1 / weight.size(1) if variance is None else variance))
     nn.init.uniform_(weight, -bound, bound)

@@ -27,6 +27,8 @@ def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Modul
     _check(cfg)
     symbols, size = len(dictionary), cfg.hidden_size
     output, embed_tokens, input_size = None, None, size
+    # V is the data's symbols, 205 bytes of enwik8: fairseq's special ones are none of the author's.
+    variance = 1 / max(1, symbols - dictionary.nspecial) if str(cfg.embed_init) == "vocabulary" else None
     softmax_bands = _bands(cfg.adaptive_softmax_cutoff, dictionary, "--adaptive-softmax-cutoff")
     if softmax_bands is not None:
         dims = _dims(cfg, softmax_bands, cfg.adaptive_softmax_factor)
@@ -50,14 +52,16 @@ def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Modul
         )
     else:
         input_size = embed_dim(cfg)
-        embed_tokens = build_embedding(symbols, input_size, dictionary.pad())
+        embed_tokens = build_embedding(symbols, input_size, dictionary.pad(), variance=variance)
     if output is None:
         shared = embed_tokens if cfg.share_decoder_input_output_embed else None
-        output = OutputLayer(size, symbols=symbols, embedding=shared)
+        output = OutputLayer(size, symbols=symbols, embedding=shared, variance=variance)
     return embed_tokens, input_size, output
 
 
 def _check(cfg: SRUppConfig) -> None:
+    if str(cfg.embed_init) != "dimension" and (cfg.adaptive_input or cfg.adaptive_softmax_cutoff):
+        raise UserError(f"--embed-init {cfg.embed_init} is of plain embeddings: not with adaptive input or softmax")
     if cfg.adaptive_input and not (cfg.adaptive_input_cutoff or cfg.adaptive_softmax_cutoff):
         raise UserError("--adaptive-input needs --adaptive-input-cutoff")
     both = cfg.adaptive_input and cfg.adaptive_softmax_cutoff

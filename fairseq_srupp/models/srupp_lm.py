@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from fairseq.data import Dictionary
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import FairseqLanguageModel, register_model
 from omegaconf import II
 from torch import Tensor
@@ -26,7 +27,14 @@ class SRUppLanguageModelConfig(SRUppConfig):
         metadata={
             "help": "M: how many positions before the segment training sees, and in evaluation each position before "
             "itself (default: the training --tokens-per-sample; 0: no memory at all, in evaluation a position then "
-            "attends to itself alone)"
+            "attends to itself alone); of streams, with --task language_modeling a position always sees all before it"
+        },
+    )
+    embed_init: ChoiceEnum(["dimension", "vocabulary"]) = field(
+        default="dimension",
+        metadata={
+            "help": "from what embeddings and output start: U(+-sqrt(3/d)), or U(+-sqrt(3/V)), V the symbols of the "
+            "dictionary but for fairseq's four, as the author's script for the small model of enwik8 does"
         },
     )
     adaptive_input: bool = field(
@@ -63,9 +71,13 @@ class SRUppLanguageModelDecoder(StackDecoder):
     Args:
         cfg: options.
         dictionary: of input and output.
+        decoding_window: how many positions before itself a position sees in step-by-step decoding; None: all, as in the
+            full pass over a text that is no stream.
     """
 
-    def __init__(self, cfg: SRUppLanguageModelConfig, dictionary: Dictionary):
+    def __init__(
+        self, cfg: SRUppLanguageModelConfig, dictionary: Dictionary, decoding_window: Optional[int] = None
+    ):
         if not isinstance(cfg.mem_len, int) or cfg.mem_len < 0:
             raise UserError(f"--mem-len must be a whole number, at least 0, not {cfg.mem_len}")
         check_options(cfg, cfg.layers)
@@ -74,6 +86,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
             cfg, dictionary, cfg.layers, embed_tokens=embed_tokens, input_size=input_size, output=output
         )
         self.mem_len = cfg.mem_len
+        self.decoding_window = decoding_window
         memories = [layer.attention and cfg.mem_len > 0 for layer in self.stack.layers]
         self.stream_states = StreamStates(cfg.hidden_size, memories)
         self.beam = 1
@@ -112,7 +125,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
                 prev_output_tokens,
                 incremental_state,
                 lambda: self.stack.begin_decoding(rows // beam, beam),
-                window=self.mem_len,
+                window=self.decoding_window,
             )
         else:
             x, padding = self.embed(prev_output_tokens), padding_mask(prev_output_tokens, self.padding_idx)
@@ -136,7 +149,8 @@ class SRUppLanguageModel(CompiledInTraining, FairseqLanguageModel):
 
     @classmethod
     def build_model(cls, cfg: SRUppLanguageModelConfig, task) -> "SRUppLanguageModel":
-        return cls(SRUppLanguageModelDecoder(cfg, task.target_dictionary))
+        window = cfg.mem_len if getattr(task, "reads_streams", False) else None
+        return cls(SRUppLanguageModelDecoder(cfg, task.target_dictionary, window))
 
     @property
     def stream_states(self) -> StreamStates:

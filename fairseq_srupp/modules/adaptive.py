@@ -138,7 +138,7 @@ class AdaptiveSoftmax(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(len(e)) for e in embeddings)
         self.dropout = dropout
 
-    def forward(self, features: Tensor, target: Tensor) -> Tuple[List[Optional[Tensor]], List[Optional[Tensor]]]:
+    def forward(self, features: Tensor, target: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
         """Scores and targets of each band, for a loss that is the sum of the bands' cross entropies.
 
         Args:
@@ -146,8 +146,9 @@ class AdaptiveSoftmax(nn.Module):
             target: words, int64 (...).
 
         Returns:
-            Scores: (N, head) for all N positions, then of each tail (n, size) for its n positions, None without any.
-            Targets within them, (N,) and (n,) or None; in the head that of a word of a tail is the tail's entry.
+            Scores: (N, head) for all N positions, then of each tail (n, size) for its n positions, n = 0 without any:
+            its parameters then have gradients of 0, as those of other processes have gradients.
+            Targets within them, (N,) and (n,); in the head that of a word of a tail is the tail's entry.
         """
         scores, targets, _ = self._of_bands(features, target)
         return scores, targets
@@ -157,8 +158,7 @@ class AdaptiveSoftmax(nn.Module):
         scores, targets, positions = self._of_bands(features, target)
         result = _chosen(scores[0], targets[0])
         for band in range(1, len(scores)):
-            if scores[band] is not None:
-                result = result.index_add(0, positions[band], _chosen(scores[band], targets[band]))
+            result = result.index_add(0, positions[band], _chosen(scores[band], targets[band]))
         return result.view(target.shape)
 
     def get_log_prob(self, features: Tensor, target: Optional[Tensor]) -> Tensor:
@@ -178,7 +178,7 @@ class AdaptiveSoftmax(nn.Module):
 
     def _of_bands(
         self, features: Tensor, target: Tensor
-    ) -> Tuple[List[Optional[Tensor]], List[Optional[Tensor]], Tuple[Tensor, ...]]:
+    ) -> Tuple[List[Tensor], List[Tensor], Tuple[Tensor, ...]]:
         """What `forward` returns, and where the words are of each band, (n,)."""
         features, target = features.reshape(-1, features.size(-1)), target.reshape(-1)
         order, counts = self.bands.sort(target)
@@ -187,8 +187,8 @@ class AdaptiveSoftmax(nn.Module):
         scores, targets = [self._scores(features, 0)], [head_target]
         for band, at in enumerate(positions[1:], start=1):
             head_target.index_fill_(0, at, self._entry(band))
-            scores.append(self._scores(features.index_select(0, at), band) if len(at) else None)
-            targets.append(target.index_select(0, at) - self.bands.starts[band] if len(at) else None)
+            scores.append(self._scores(features.index_select(0, at), band))
+            targets.append(target.index_select(0, at) - self.bands.starts[band])
         return scores, targets, positions
 
     def _scores(self, features: Tensor, band: int) -> Tensor:

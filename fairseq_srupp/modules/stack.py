@@ -256,6 +256,8 @@ class SRUppStack(nn.Module):
     ) -> Tuple[Tensor, StackState]:
         """Run L further positions with the keys and values of all positions before kept: evaluation.
 
+        Gradients reach these L positions, not the ones before.
+
         Args:
             x: (L, B, input size).
             state: what the previous call returned; None: the text begins.
@@ -263,18 +265,22 @@ class SRUppStack(nn.Module):
             padding_mask: bool (L, B), True at padding, which may only stand at the end of a text.
 
         Returns:
-            h (L, B, d), and the state after the last position.
+            h (L, B, d), and the state after the last position, detached.
         """
         x = self._input(x, padding_mask)
         state = self._checked(state)
         mask = causal_mask(x.size(0), _memory_length(state), window=window, device=x.device)
         x, ends = self._run_cached(x, state, mask, padding_mask=padding_mask)
-        return x, [LayerState(c, None if cache is None else cache.last(window)) for c, cache in ends]
+        return x, [
+            LayerState(c.detach(), None if cache is None else cache.last(window).detach()) for c, cache in ends
+        ]
 
     def forward_decoding(
         self, x: Tensor, state: DecodingState, *, window: Optional[int] = None
     ) -> Tuple[Tensor, DecodingState]:
         """Run L further positions, usually one, of rows that a search may reorder.
+
+        Where gradients are recorded they reach all positions before, whose graph the state holds.
 
         Args:
             x: (L, B, input size).

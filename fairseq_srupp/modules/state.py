@@ -60,6 +60,12 @@ class KeyValueCache:
         buffer.filled = end
         return KeyValueCache(buffer, start, end)
 
+    def detach(self) -> "KeyValueCache":
+        """The same positions without the graph that made them; the cache itself where none did."""
+        if self._buffer is None or not self._live().requires_grad:
+            return self
+        return KeyValueCache(_Buffer(self._buffer.data.detach(), self._buffer.filled), self._start, self._end)
+
     def last(self, n: Optional[int]) -> "KeyValueCache":
         """The view of the last n positions; all of them for None."""
         start = self._start if n is None else max(self._start, self._end - n)

@@ -1,4 +1,5 @@
-"""Optimizers. `radam` registers --optimizer radam with fairseq; the rest needs torch only."""
+"""Optimizers. `radam` registers --optimizer radam with fairseq, `cosine_annealing` the learning rate of that name; the rest
+needs torch only."""
 
 from .fused_radam import FusedRAdam
 

@@ -29,13 +29,15 @@ from ..compat.errors import UserError
 from ..data import byte_bpe  # noqa: F401 (registers --bpe raw_bytes)
 from ..data.byte_symbols import BYTE_SYMBOLS, all_bytes
 from ..data.stream_iterator import StreamBatchIterator
-from ..data.streaming_dataset import RowLayout, StreamingDataset
+from ..data.streaming_dataset import RowLayout, SegmentKey, StreamingDataset
 from ..data.token_stream import load_token_stream
 
 logger = logging.getLogger(__name__)
 
 _TRAINING_STREAM = "train"
 """Name of the training stream in segment keys, whatever --train-subset is; evaluation never uses it."""
+_TYPED_STREAM = "typed"
+"""Name of texts that are scored, each a stream of its own."""
 _NOT_GIVEN = object()
 
 
@@ -56,6 +58,14 @@ class StreamingLanguageModelingConfig(FairseqDataclass):
     max_target_positions: Optional[int] = field(
         default=None, metadata={"help": "longest segment of models that have a limit (default: --tokens-per-sample)"}
     )
+    shuffle_sentences: bool = field(
+        default=False,
+        metadata={
+            "help": "train on the sentences (lines) of the text in an order of each epoch's own, made from --seed and the "
+            "epoch; for texts whose sentences are in no order, such as the Billion Word corpus"
+        },
+    )
+    seed: int = II("common.seed")
     # fairseq's transformer_lm takes its own option of this name from the task's.
     add_bos_token: bool = field(default=False, metadata={"help": "not possible with this task"})
     dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
@@ -73,6 +83,9 @@ class StreamingLanguageModelingTask(FairseqTask):
         cfg: options.
         dictionary: of input and output.
     """
+
+    reads_streams = True
+    """Models with a memory decode as they are evaluated here: each position sees the --mem-len positions before it."""
 
     def __init__(self, cfg: StreamingLanguageModelingConfig, dictionary: Dictionary):
         super().__init__(cfg)
@@ -152,7 +165,8 @@ class StreamingLanguageModelingTask(FairseqTask):
         have num_workers and data_buffer_size.
 
         Raises:
-            UserError: training without --batch-size, or with more rows than the text has pairs.
+            UserError: training without --batch-size, or with more rows than the text has pairs; --shuffle-sentences
+                without sentences.
         """
         if not isinstance(dataset, StreamingDataset):
             return super().get_batch_iterator(
@@ -200,6 +214,12 @@ class StreamingLanguageModelingTask(FairseqTask):
                 )
             layout = RowLayout.training(pairs, rows * ranks, tokens_per_sample)
             name = _TRAINING_STREAM
+            memory = getattr(self.model, "max_memory", lambda: tokens_per_sample)()
+            if memory < tokens_per_sample:
+                logger.warning(
+                    f"--mem-len {memory} is shorter than --tokens-per-sample {tokens_per_sample}: training attends to up to "
+                    f"{memory + tokens_per_sample - 1} positions before, evaluation and generation to {memory}"
+                )
         else:
             rows = rows or 1
             layout = RowLayout.evaluation(pairs, rows * ranks, tokens_per_sample)
@@ -210,7 +230,22 @@ class StreamingLanguageModelingTask(FairseqTask):
             + (f"; the last {layout.trimmed:,} are left out to make the rows equally long" if layout.trimmed else "")
         )
         keyed = self.model is None or self.stream_states is not None
-        return StreamingDataset(dataset.stream, name, tokens_per_sample, dataset.pad, layout, rank * rows, rows, keyed)
+        seed = self._shuffle_seed(dataset) if training else None
+        return StreamingDataset(
+            dataset.stream, name, tokens_per_sample, dataset.pad, layout, rank * rows, rows, keyed, seed
+        )
+
+    def _shuffle_seed(self, dataset: StreamingDataset) -> Optional[int]:
+        if not self.cfg.shuffle_sentences:
+            return None
+        sentences = len(dataset.stream.sentence_lengths())
+        if sentences < 2:
+            raise UserError(
+                f"--shuffle-sentences needs sentences, but {dataset.split} is one whole text, as data of prepare-bytes are: "
+                "leave it out, or use data of fairseq-preprocess, where each line is a sentence"
+            )
+        logger.info(f"{dataset.split}: {sentences:,} sentences in an order of each epoch's own")
+        return self.cfg.seed
 
     def eval_lm_dataloader(
         self,
@@ -299,6 +334,9 @@ class StreamingLanguageModelingTask(FairseqTask):
         if "stream" in sample["net_input"]:
             raise UserError("fairseq-generate cannot continue a stream; use fairseq-interactive or fairseq-eval-lm")
         if isinstance(generator, SequenceScorer):
+            if all(hasattr(model, "stream_states") for model in models):  # as they are evaluated
+                net_input = {**sample["net_input"], "stream": SegmentKey(_TYPED_STREAM, 1, 0)}
+                sample = {**sample, "net_input": net_input}
             return generator.generate(models, sample)
         prompt = sample["net_input"]["src_tokens"]
         room = int(generator.max_len_a * prompt.size(1) + generator.max_len_b)

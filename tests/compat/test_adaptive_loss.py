@@ -8,6 +8,9 @@ from fairseq.criterions.adaptive_loss import AdaptiveLoss
 from fairseq.modules import AdaptiveSoftmax
 from torch import nn
 
+from fairseq_srupp.modules.adaptive import AdaptiveSoftmax as Ours
+from fairseq_srupp.modules.adaptive import Bands, band_dims, band_embeddings, band_projections
+
 PAD, WORDS, CUTOFF = 1, 40, 10
 SECOND_OF_TAIL = CUTOFF + 1
 
@@ -70,3 +73,20 @@ def test_a_model_without_adaptive_softmax():
     model.decoder.adaptive_softmax = None
     with pytest.raises(SystemExit, match="adaptive-softmax-cutoff"):
         loss(torch.tensor([[4]]), model, torch.randn(1, 1, 8))
+
+
+def test_a_tail_without_targets_has_gradients_of_zero():
+    """Of the plugin's softmax; weight decay and averages of the gradients then go on in every update."""
+    model, features = Model(), torch.randn(2, 4, 8)
+    bands = Bands(WORDS, [CUTOFF])
+    dims = band_dims(bands, 8, 4)
+    embeddings, projections = band_embeddings(bands, dims, 8, clusters=True), band_projections(dims, 8)
+    model.decoder.adaptive_softmax = ours = Ours(bands, embeddings, projections)
+    target = torch.full((2, 4), 4)
+    for reduce in (True, False):
+        ours.zero_grad()
+        got = loss(target, model, features, reduce=reduce)[0]
+        torch.testing.assert_close(got.sum(), -ours.get_log_prob(features, None)[..., 4].sum())
+        got.sum().backward()
+        for parameters in (ours.embeddings, ours.projections, ours.biases):
+            assert parameters[1].grad.eq(0).all() and parameters[0].grad.ne(0).any()

@@ -259,7 +259,7 @@ def test_lm1b(lm1b, tmp_path, serve):
     packed = archive_of(lm1b, tmp_path / "in" / "1-billion-word-language-modeling-benchmark-r13output.tar.gz")
     known, train, frequent = known_of(lm1b)
     out = tmp_path / "out"
-    (out / "unfinished" / "scratch").mkdir(parents=True)  # left by a run that was killed
+    (out / "unfinished" / "text").mkdir(parents=True)  # left by a run that was killed
     known |= {"LM1B_URL": f"{serve(packed.parent)}/{packed.name}", **described("LM1B", packed)}
     run = prepare("lm1b", out, **known)
     assert run.returncode == 0, run.stderr
@@ -272,49 +272,43 @@ def test_lm1b(lm1b, tmp_path, serve):
 
     assert sentences(out / "data", "test") == with_unknowns(lm1b[HELDOUT[0]].splitlines())
     assert sentences(out / "data", "valid") == with_unknowns(lm1b[HELDOUT[1]].splitlines())
-    shuffled = sentences(out / "data", "train")
-    assert shuffled != with_unknowns(train) and sorted(shuffled) == sorted(with_unknowns(train))
+    assert sentences(out / "data", "train") == with_unknowns(train)
 
 
-def shuffle(files, folder, seed=1, workers=1, least=1):
-    """The data that shuffle.py writes, as a dictionary of files."""
+def encode(files, folder, workers=1, least=1):
+    """The data that encode.py writes, as a dictionary of files."""
     (folder / "data").mkdir(parents=True)
     paths = []
     for name, text in files.items():
         paths.append(folder / Path(name).name)
         paths[-1].write_text(text)
-    command = [sys.executable, EXAMPLES / "lm1b" / "shuffle.py", "--train", *paths[:-2], "--valid", paths[-2], "--test", paths[-1]]
-    command += ["--destdir", folder / "data", "--scratch", folder / "scratch", "--seed", seed, "--workers", workers, "--least", least]
+    command = [sys.executable, EXAMPLES / "lm1b" / "encode.py", "--train", *paths[:-2], "--valid", paths[-2], "--test", paths[-1]]
+    command += ["--destdir", folder / "data", "--workers", workers, "--least", least]
     run = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment(), timeout=120)
     assert run.returncode == 0, run.stderr
     return {path.name: path.read_bytes() for path in (folder / "data").iterdir()}
 
 
-def test_lm1b_order_depends_on_the_seed_alone(lm1b, tmp_path):
+def test_lm1b_does_not_depend_on_the_number_of_processes(lm1b, tmp_path):
     few = {name: lm1b[name] for name in (*TRAIN[:12], *HELDOUT[:2])}
-    one = shuffle(few, tmp_path / "one")
-    assert one == shuffle(few, tmp_path / "two", workers=2)
-    other = shuffle(few, tmp_path / "other", seed=2)
-    assert one["train.bin"] != other["train.bin"] and one["dict.txt"] == other["dict.txt"]
-    lines = [line for name in TRAIN[:12] for line in few[name].splitlines()]
-    shuffled = [sentences(tmp_path / folder / "data", "train") for folder in ("one", "other")]
-    assert sorted(shuffled[0]) == sorted(shuffled[1]) == sorted(lines)
+    assert encode(few, tmp_path / "one") == encode(few, tmp_path / "two", workers=2)
 
 
 def test_lm1b_is_what_fairseq_would_write(lm1b, tmp_path):
     text = {name: lm1b[name].replace("\u00a0", "") for name in (TRAIN[0], *HELDOUT[:2])}  # fairseq splits words there
-    shuffle(text, tmp_path / "ours", least=2)
+    encode(text, tmp_path / "ours", least=2)
     words = Dictionary()
     Dictionary.add_file_to_dictionary(str(tmp_path / "ours" / Path(TRAIN[0]).name), words, str.split, 1)
     words.finalize(threshold=2, padding_factor=1)
     words.save(str(tmp_path / "dict.txt"))
     assert (tmp_path / "dict.txt").read_bytes() == (tmp_path / "ours" / "data" / "dict.txt").read_bytes()
-    builder = indexed_dataset.MMapIndexedDatasetBuilder(str(tmp_path / "test.bin"), np.int32)
-    for line in text[HELDOUT[1]].splitlines():
-        builder.add_item(words.encode_line(line, str.split, add_if_not_exist=False))
-    builder.finalize(str(tmp_path / "test.idx"))
-    for name in ("test.bin", "test.idx"):
-        assert (tmp_path / name).read_bytes() == (tmp_path / "ours" / "data" / name).read_bytes()
+    for split, name in (("train", TRAIN[0]), ("test", HELDOUT[1])):
+        builder = indexed_dataset.MMapIndexedDatasetBuilder(str(tmp_path / f"{split}.bin"), np.int32)
+        for line in text[name].splitlines():
+            builder.add_item(words.encode_line(line, str.split, add_if_not_exist=False))
+        builder.finalize(str(tmp_path / f"{split}.idx"))
+        for file in (f"{split}.bin", f"{split}.idx"):
+            assert (tmp_path / file).read_bytes() == (tmp_path / "ours" / "data" / file).read_bytes()
 
 
 def test_lm1b_of_another_form(lm1b, tmp_path):

@@ -29,6 +29,9 @@ def test_language_model(tmp_path):
     subprocess.run(prepare, check=True, capture_output=True, cwd=ROOT)
     log = train("novels", "srupp_lm", tmp_path / "data", tmp_path / "out", "task.tokens_per_sample=16")
     assert "num_updates 3" in log
+    options = ["task.tokens_per_sample=16", "lr_scheduler._name=cosine_annealing", "lr_scheduler.warmup_updates=2"]
+    log = train("novels", "srupp_lm", tmp_path / "data", tmp_path / "annealed", *options)
+    assert "num_updates 3 | lr 0 |" in log, "the cosine ends with the last update"
 
 
 def test_translation(tmp_path):

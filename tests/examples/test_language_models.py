@@ -11,7 +11,7 @@ from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS = [f"w{n}" for n in range(50)]
-TINY = "--hidden-size 16 --attention-dim 8 --layers 2 --tokens-per-sample 8 --max-update 3 --warmup-updates 1"
+TINY = "--hidden-size 16 --attention-dim 8 --layers 2 --tokens-per-sample 8 --max-update 3 --warmup-updates 2"
 TINY_WORDS = "--embed-dim 32 --adaptive-softmax-cutoff 10,20"
 
 

@@ -95,6 +95,17 @@ def test_initial_weights_around_the_stack():
     assert 0.98 * (6 / 1200) ** 0.5 < plain.out_proj.weight.abs().max() <= (6 / 1200) ** 0.5
 
 
+def test_embeddings_that_start_from_the_range_of_the_vocabulary():
+    """16 words beside fairseq's four symbols, whatever the dimension; where they are shared, too."""
+    bound = (3 / 16) ** 0.5
+    for options in ({}, {"embed_dim": 50}, {"share_decoder_input_output_embed": True}):
+        decoder = lm(hidden_size=300, attention_dim=60, embed_init="vocabulary", **options).decoder
+        for weight in (decoder.embed_tokens.weight, decoder.output.linear.weight):
+            assert 0.98 * bound < weight.abs().max() <= bound
+    with pytest.raises(SystemExit, match="--embed-init vocabulary is of plain embeddings"):
+        lm(embed_init="vocabulary", adaptive_input=True, adaptive_input_cutoff="10")
+
+
 @pytest.mark.parametrize("where", ["embed_dropout", "attention_dropout", "dropout"])
 def test_dropout_acts_in_training_alone(awake, where):
     """Each kind by itself, the others at 0."""

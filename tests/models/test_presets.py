@@ -8,6 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
 import fairseq_srupp.models.srupp_lm_presets  # noqa: F401
+from fairseq_srupp.models.lm_embedding import build_embeddings
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModelConfig
 
 ENWIK8, WIKI103, LM1B = 205, 267_735, 793_471  # symbols, of which fairseq's dictionaries have two more
@@ -101,6 +102,18 @@ def test_dropout():
     assert rates("wiki103_base", WIKI103) == [0.15] * 6
     assert rates("wiki103_base", WIKI103, dropout=0.3) == [0.3] * 6
     assert rates("lm1b_base", LM1B) == [0.05, 0.05, 0.05, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", [name for name in MILLIONS if name.startswith("enwik8")])
+def test_embedding_and_output_of_the_small_models_start_from_a_range_of_their_own(name):
+    """sqrt(3/205) with fairseq's 209 symbols; that of the others is of their dimension."""
+    args = argparse.Namespace()
+    ARCH_CONFIG_REGISTRY[f"srupp_lm_{name}"](args)
+    embedding, _, output = build_embeddings(SRUppLanguageModelConfig(**vars(args)), Symbols(ENWIK8 + 4))
+    bound = (3 / (ENWIK8 if "small" in name else args.hidden_size)) ** 0.5
+    for weight in (embedding.weight.detach(), output.linear.weight.detach()):
+        assert 0.999 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
 
 
 def test_what_is_tied():

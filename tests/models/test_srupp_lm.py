@@ -21,10 +21,14 @@ for symbol in range(SYMBOLS):
     Task.target_dictionary.add_symbol(f"w{symbol}")
 
 
-def model_of(awake, **options):
+class StreamTask(Task):
+    reads_streams = True
+
+
+def model_of(awake, task=Task, **options):
     options = {"hidden_size": 12, "attention_dim": 8, "layers": 3, "mem_len": 4, "dropout": 0.0, **options}
     torch.manual_seed(1)
-    return awake(SRUppLanguageModel.build_model(SRUppLanguageModelConfig(**options), Task).double()).eval()
+    return awake(SRUppLanguageModel.build_model(SRUppLanguageModelConfig(**options), task).double()).eval()
 
 
 def tokens(length=13, batch=2):
@@ -102,6 +106,16 @@ def test_validation_in_the_middle_leaves_training_untouched(awake):
     assert torch.equal(*results)
 
 
+def test_a_model_that_has_read_a_stream_is_copied_with_gradients_on(awake):
+    model, text = model_of(awake), tokens(12)
+    expected = stream(copy.deepcopy(model), text, 4)
+    stream(model, text[:, :8], 4)
+    for state in model.stream_states._states["test"].values():
+        assert not any(t.requires_grad for c, cache in state for t in (c, cache.keys, cache.values))
+    again = copy.deepcopy(model)(text[:, 8:], stream=("test", 1, 2))[0]
+    torch.testing.assert_close(again, expected[:, 8:])
+
+
 def test_rows_that_end_early_change_nothing_else(awake):
     model, text = model_of(awake), tokens(12)
     ragged = text.clone()
@@ -122,9 +136,11 @@ def test_the_length_of_the_memory_is_known(awake):
     assert model_of(awake, mem_len=7).max_memory() == 7
 
 
-def test_decoding_step_by_step_equals_the_stream(awake):
-    model, text = model_of(awake, mem_len=4).float(), tokens(15, 3)
-    whole = stream(model, text, 15)
+@pytest.mark.parametrize("task, mem_len", [(Task, 0), (Task, 1), (Task, 4), (Task, 50), (StreamTask, 0), (StreamTask, 4)])
+def test_decoding_step_by_step_equals_the_full_pass(awake, task, mem_len):
+    """On a stream that of its window, otherwise that over all positions, whatever the memory."""
+    model, text = model_of(awake, task, mem_len=mem_len).float(), tokens(15, 3)
+    whole = stream(model, text, 15) if task is StreamTask else model(text)[0]
     incremental = {}
     with torch.no_grad():
         out = [model(text[:, :5], incremental_state=incremental)[0][:, -1]]

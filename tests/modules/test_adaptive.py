@@ -92,9 +92,25 @@ def test_bands_without_words():
     adaptive, softmax = build()
     words = torch.full((2, 3), 4)
     scores, targets = softmax(adaptive(words), words)
-    assert scores[1:] == targets[1:] == [None, None]
+    assert [len(tail) for tail in (*scores[1:], *targets[1:])] == [0, 0, 0, 0]
+    torch.testing.assert_close(softmax.log_probs_of(adaptive(words), words), softmax.get_log_prob(adaptive(words), None)[..., 4])
     adaptive(words).sum().backward()
     assert all(p.grad is not None for p in (*adaptive.embeddings, *adaptive.projections))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_tail_without_targets_has_gradients_of_zero(dtype):
+    _, softmax = build(dtype, dropout=0.1)
+    features, words = torch.randn(2, 3, D, dtype=dtype), torch.full((2, 3), 4)
+    words[0, 0] = 12  # the first tail has one, the second none
+    for loss in (
+        lambda: sum(nn.functional.cross_entropy(s, t, reduction="sum") for s, t in zip(*softmax(features, words))),
+        lambda: -softmax.log_probs_of(features, words).sum(),
+    ):
+        softmax.zero_grad()
+        loss().backward()
+        for parameters in (softmax.embeddings, softmax.projections, softmax.biases):
+            assert parameters[2].grad.eq(0).all() and all(p.grad.ne(0).any() for p in parameters[:2])
 
 
 def test_padding():

@@ -72,12 +72,31 @@ def test_with_gradients_rows_are_copied(take):
     assert gradient.flatten(1).eq(torch.tensor([0.0, 3, 3]).view(-1, 1)).all()
 
 
-def test_gradients_pass_through_a_cache(awake):
+def test_gradients_reach_a_call_and_not_what_it_carries_on_from(awake):
+    """Those of the last call are what they are where the calls before it are constants."""
     torch.manual_seed(1)
     stack = awake(SRUppStack(12, 8, 2).double())
     x = torch.randn(6, 2, 12, dtype=torch.double).requires_grad_()
-    whole = torch.autograd.grad(stack(x)[4:].sum(), x)[0]
     state = None
     for part in (x[:3], x[3:4], x[4:]):
-        h, state = stack.forward_cached(part, state)
-    torch.testing.assert_close(torch.autograd.grad(h.sum(), x)[0], whole)
+        before, (h, state) = state, stack.forward_cached(part, state)
+        assert all(not t.requires_grad for c, cache in state for t in (c, cache.keys, cache.values))
+        assert all(cache._buffer.data.grad_fn is None for _, cache in state)
+    found = torch.autograd.grad(h.sum(), [x, *stack.parameters()])
+    assert found[0][:4].eq(0).all() and found[0][4:].ne(0).any()
+    with torch.no_grad():
+        again = stack.forward_cached(x[3:4], stack.forward_cached(x[:3])[1])[1]
+    torch.testing.assert_close(before[1].memory.keys, again[1].memory.keys)
+    expected = torch.autograd.grad(stack.forward_cached(x[4:], again)[0].sum(), [x, *stack.parameters()])
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_detached_cache_is_the_same_positions():
+    cache = extended(KeyValueCache(), 5, 0).last(3)
+    assert cache.detach() is cache and len(KeyValueCache().detach()) == 0
+    rows = torch.randn(3, 1, 4, 4).requires_grad_()
+    recorded = KeyValueCache().append(rows, -rows).last(2)
+    detached = recorded.detach()
+    assert torch.equal(detached.keys, rows[:, :, 2:]) and not detached.keys.requires_grad
+    assert recorded.keys.requires_grad

@@ -106,6 +106,22 @@ def test_a_text_is_scored_from_its_second_token_on(alphabet):
     assert right > -0.01 and wrong < -8
 
 
+def test_a_text_is_scored_as_a_stream_of_its_own(alphabet, awake):
+    """Each position sees --mem-len positions, as in evaluation, and as where the text itself was generated."""
+    task, _ = alphabet
+    torch.manual_seed(1)
+    config = SRUppLanguageModelConfig(hidden_size=12, attention_dim=8, layers=2, mem_len=3, dropout=0.0)
+    model = awake(SRUppLanguageModel.build_model(config, task)).eval()
+    texts = ["mnopqrstuv", "cdx"]
+    for text, scored in zip(texts, infer((task, model), texts, score_reference=True)):
+        tokens = torch.tensor([[task.dictionary.index(letter) for letter in text]])
+        log_probs = model(tokens[:, :-1], stream=("test", 1, 0))[0].log_softmax(-1)
+        expected = log_probs.gather(-1, tokens[:, 1:].unsqueeze(-1)).flatten()
+        torch.testing.assert_close(scored["positional_scores"], expected, rtol=0, atol=1e-5)
+        (generated,) = infer((task, model), [text], beam=1, max_len_b=12)
+        torch.testing.assert_close(generated["positional_scores"][1 : len(text)], expected, rtol=0, atol=1e-5)
+
+
 def test_a_line_typed_in_is_continued(corpus, trained, tmp_path, capsys, caplog):
     (tmp_path / "lines").write_text("the  squid\nA\n")
     words = [corpus, *TASK, "--path", str(trained / "checkpoint_last.pt"), "--input", str(tmp_path / "lines")]

@@ -56,6 +56,14 @@ def test_a_model_without_memory_trains_and_evaluates_on_the_same_stream(corpus, 
     assert not (tmp_path / "stream_states").exists()
 
 
+@pytest.mark.parametrize("mem_len, warned", [(5, True), (32, False)])
+def test_a_memory_that_is_shorter_than_a_segment_is_warned_of(corpus, tmp_path, caplog, mem_len, warned):
+    options = ["--tokens-per-sample", 32, "--batch-size", 4, "--max-update", 1, "--mem-len", mem_len, "--disable-validation"]
+    run_train(corpus, tmp_path, *SRUPP, *options)
+    message = "training attends to up to 36 positions before, evaluation and generation to 5"
+    assert (message in caplog.text) == warned
+
+
 def test_validation_in_training_is_that_of_the_commands(corpus, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         options = ["--tokens-per-sample", 32, "--batch-size", 4, "--batch-size-valid", 3, "--max-update", 3]
@@ -129,6 +137,7 @@ def test_starting_the_data_over(corpus, trained, tmp_path, caplog):
         (["--batch-size", 4, "--batch-size-valid", -2], "must be at least 1, not -2"),
         (["--batch-size", 4, "--tokens-per-sample", 0], "--tokens-per-sample must be at least 1"),
         (["--batch-size", 4, "--valid-subset", "valid,other"], "no data for this split: .*/other.bin"),
+        (["--batch-size", 4, "--shuffle-sentences"], "--shuffle-sentences needs sentences, but train is one whole text"),
         (["--batch-size", 4, "--add-bos-token"], "--add-bos-token is not possible"),
     ],
 )

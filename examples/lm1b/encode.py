@@ -1,10 +1,7 @@
-"""Sentences of many files in one random order, as fairseq data, in little memory.
+"""The sentences of many files as fairseq data, in little memory.
 
-`shuf` and `fairseq-preprocess` would give the like, but the latter holds several Python objects per sentence, and beyond
-2 GiB its index is wrong under numpy 2. Here every sentence of the training files is first thrown into a random bucket,
-and words are counted; then every bucket is permuted and its tokens are written to their place. That is a uniform
-permutation. What is drawn depends on the seed and on the number of the file or bucket, so the number of processes does
-not matter.
+`fairseq-preprocess` would give the same, but it holds several Python objects per sentence, and beyond 2 GiB its index is
+wrong under numpy 2. Here words are counted first, a file a process; then each file's tokens are written to their place.
 """
 
 import argparse
@@ -17,9 +14,8 @@ from array import array
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import get_context
-from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -27,60 +23,39 @@ SPECIAL = (b"<s>", b"<pad>", b"</s>", b"<unk>")
 """What every fairseq dictionary begins with."""
 
 EOS, UNK = 2, 3
-BUCKETS = 500
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, number of sentences
 
 
-class Gathering(NamedTuple):
+class Encoding(NamedTuple):
     """What the processes of the second pass share."""
 
-    scattered: List[str]  # files of the first pass, each sorted by bucket
-    sizes: np.ndarray  # (files, BUCKETS, 3): bytes, sentences and tokens
+    paths: Sequence[str]
+    sizes: np.ndarray  # (files, 2): sentences and tokens
     ids: Dict[bytes, int]
     prefix: str
-    seed: int
 
 
-_gathering: Gathering  # inherited by forked processes: sending the dictionary to each would copy it
+_encoding: Encoding  # inherited by forked processes: sending the dictionary to each would copy it
 
 
-def scatter(seed: int, scratch: str, number: int, path: str) -> Tuple[np.ndarray, "Counter[bytes]"]:
-    """Sort the sentences of a file by random buckets, into scratch/number.
-
-    Returns:
-        bytes, sentences and tokens of each bucket, (BUCKETS, 3), and how often each word occurs.
-    """
+def count(path: str) -> Tuple[Tuple[int, int], "Counter[bytes]"]:
+    """How many sentences and tokens a file has, and how often each word occurs."""
+    counts, sentences = Counter(), 0
     with open(path, "rb") as f:
-        lines = f.readlines()
-    if lines and not lines[-1].endswith(b"\n"):
-        lines[-1] += b"\n"
-    bucket = np.random.default_rng([seed, 0, number]).integers(BUCKETS, size=len(lines))
-    order = np.argsort(bucket, kind="stable")
-    sentences = np.bincount(bucket, minlength=BUCKETS)
-    sizes = np.zeros((BUCKETS, 3), dtype=np.int64)
-    counts = Counter()
-    with open(os.path.join(scratch, str(number)), "wb") as f:
-        for b, members in enumerate(np.split(order, np.cumsum(sentences)[:-1])):
-            text = b"".join([lines[i] for i in members])
+        for line in f:
             # Words end at ASCII white space, as in the corpus's own counts; str.split would know more borders.
-            words = text.split()
-            counts.update(words)
-            sizes[b] = len(text), len(members), len(words) + len(members)
-            f.write(text)
-    return sizes, counts
+            counts.update(line.split())
+            sentences += 1
+    return (sentences, sum(counts.values()) + sentences), counts
 
 
-def gather(bucket: int) -> None:
-    """Permute the sentences of a bucket and write their tokens to their place."""
-    scattered, sizes, ids, prefix, seed = _gathering
-    lines = []
-    for path, size in zip(scattered, sizes[..., 0]):
-        with open(path, "rb") as f:
-            f.seek(int(size[:bucket].sum()))
-            lines += f.read(int(size[bucket])).split(b"\n")[:-1]
-    order = np.random.default_rng([seed, 1, bucket]).permutation(len(lines))
-    _, sentence, token = sizes[:, :bucket].sum(axis=(0, 1)).tolist()
-    write_items(prefix, *encode((lines[i] for i in order), ids), sentence, token, int(sizes[..., 1].sum()))
+def write_file(number: int) -> None:
+    """Write the tokens of a training file to their place."""
+    paths, sizes, ids, prefix = _encoding
+    with open(paths[number], "rb") as f:
+        tokens, lengths = encode(f, ids)
+    sentence, token = sizes[:number].sum(axis=0).tolist()
+    write_items(prefix, tokens, lengths, sentence, token, int(sizes[:, 0].sum()))
 
 
 def encode(lines: Iterable[bytes], ids: Dict[bytes, int]) -> Tuple[array, array]:
@@ -128,24 +103,22 @@ def read_dictionary(path: str) -> Dict[bytes, int]:
         return {word: i for i, word in enumerate((*SPECIAL, *(line.split(b" ")[0] for line in f)))}
 
 
-def run(train: Sequence[str], others: Dict[str, str], destdir: str, scratch: str, seed: int, workers: int, least: int) -> None:
+def run(train: Sequence[str], others: Dict[str, str], destdir: str, workers: int, least: int) -> None:
     """Write dict.txt and all splits.
 
     Args:
-        others: splits that keep their order, one file each.
+        others: splits of one file each.
         least: how often a word of the dictionary occurs in the training files.
 
     Raises:
         OSError: a file cannot be read or written.
         UnicodeDecodeError: the text is not UTF-8.
     """
-    global _gathering
-    os.makedirs(scratch)
+    global _encoding
     counts, sizes = Counter(), []
-    first = partial(scatter, seed, scratch)
-    for size, count in in_processes(workers, "counting words, file", first, range(len(train)), train):
+    for size, words in in_processes(workers, "counting words, file", count, train):
         sizes.append(size)
-        counts.update(count)
+        counts.update(words)
     dictionary = os.path.join(destdir, "dict.txt")
     write_dictionary(dictionary, counts, least)
     # Words read again lie together in memory. Those counted lie among the rare ones, and processes would copy all those
@@ -158,10 +131,9 @@ def run(train: Sequence[str], others: Dict[str, str], destdir: str, scratch: str
         prefix = os.path.join(destdir, split)
         create(prefix, len(lengths))
         write_items(prefix, tokens, lengths, 0, 0, len(lengths))
-    scattered = [os.path.join(scratch, str(number)) for number in range(len(train))]
-    _gathering = Gathering(scattered, np.stack(sizes), ids, os.path.join(destdir, "train"), seed)
-    create(_gathering.prefix, int(_gathering.sizes[..., 1].sum()))
-    for _ in in_processes(workers, "writing tokens, part", gather, range(BUCKETS)):
+    _encoding = Encoding(train, np.array(sizes), ids, os.path.join(destdir, "train"))
+    create(_encoding.prefix, int(_encoding.sizes[:, 0].sum()))
+    for _ in in_processes(workers, "writing tokens, file", write_file, range(len(train))):
         pass
 
 
@@ -180,19 +152,17 @@ def in_processes(workers: int, what: str, function: Callable, *arguments: Sequen
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description="Sentences of many files in one random order, as fairseq data.")
+    parser = argparse.ArgumentParser(description="The sentences of many files as fairseq data.")
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE", help="one sentence a line")
-    parser.add_argument("--valid", required=True, metavar="FILE", help="keeps its order")
-    parser.add_argument("--test", required=True, metavar="FILE", help="keeps its order")
+    parser.add_argument("--valid", required=True, metavar="FILE", help="one sentence a line")
+    parser.add_argument("--test", required=True, metavar="FILE", help="one sentence a line")
     parser.add_argument("--destdir", required=True, metavar="DIR", help="an existing folder for the data")
-    parser.add_argument("--scratch", required=True, metavar="DIR", help="a new folder for a copy of the training text")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--least", type=int, default=3, metavar="N", help="a word of the dictionary occurs so often")
     args = parser.parse_args()
     others = {"valid": args.valid, "test": args.test}
     try:
-        run(args.train, others, args.destdir, args.scratch, args.seed, args.workers, args.least)
+        run(args.train, others, args.destdir, args.workers, args.least)
         return 0
     except UnicodeDecodeError as error:
         message, code = f"the text is not UTF-8: {error.object!r}", 1
@@ -202,7 +172,7 @@ def main() -> int:
         message, code = "a process was killed; was there too little memory?", 1
     except KeyboardInterrupt:
         message, code = "stopped", 130
-    print(f"shuffle.py: {message}", file=sys.stderr)
+    print(f"encode.py: {message}", file=sys.stderr)
     return code
 
 
