@@ -29,6 +29,7 @@ def apply() -> None:
         resuming,
         saving,
         user_dir,
+        validation,
         weights_only,
     )
 
@@ -48,5 +49,6 @@ def apply() -> None:
         saving,
         resuming,
         user_dir,
+        validation,
     ):
         repair.apply()
