@@ -17,6 +17,7 @@ def apply() -> None:
     from fairseq_srupp.compat import (
         adaptive_loss,
         batching,
+        beam_groups,
         command_line,
         devices,
         divergence,
@@ -38,6 +39,7 @@ def apply() -> None:
         noise,
         numpy2,
         batching,
+        beam_groups,
         adaptive_loss,
         weights_only,
         command_line,

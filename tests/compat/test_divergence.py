@@ -59,7 +59,8 @@ def test_the_first_module_is_named(model, where, pairs, diverging, monkeypatch):
 
     def spoiled(self, sample, model, criterion, optimizer, update_num, **kwargs):
         linear = next(m for name, m in model.named_modules() if name.startswith(where) and hasattr(m, "weight"))
-        hook = linear.register_forward_hook(lambda module, inputs, output: output * (torch.nan if update_num == 2 else 1))
+        spoil = torch.nan if update_num == 2 else 1
+        hook = linear.register_forward_hook(lambda module, inputs, output: output * spoil, prepend=True)
         try:
             return train_step(self, sample, model, criterion, optimizer, update_num, **kwargs)
         finally:
