@@ -31,6 +31,7 @@ def apply() -> None:
         processes,
         resuming,
         saving,
+        unknown_words,
         user_dir,
         validation,
         weights_only,
@@ -54,6 +55,7 @@ def apply() -> None:
         processes,
         saving,
         resuming,
+        unknown_words,
         user_dir,
         validation,
     ):
