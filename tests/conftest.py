@@ -8,7 +8,7 @@ from torch import nn
 
 # fairseq's commands are there before they import the plugin.
 with contextlib.suppress(ModuleNotFoundError):
-    from fairseq_cli import eval_lm, generate, interactive, train  # noqa: F401
+    from fairseq_cli import eval_lm, generate, interactive, train, validate  # noqa: F401
 
 # The tensors of the tests are tiny: threads would only wait for each other. Tests of threading set their own number.
 torch.set_num_threads(1)

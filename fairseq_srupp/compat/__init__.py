@@ -4,8 +4,41 @@ fairseq is repaired where it stands, in memory, when `--user-dir` imports the pl
 `tasks/__init__.py` call `apply()`. Importing this package imports neither fairseq nor torch.
 """
 
+import importlib
+
 from fairseq_srupp.compat import family
 
+_REPAIRS = (  # in the order in which they are applied
+    "noise",
+    "numpy2",
+    "batching",
+    "beam_groups",
+    "adaptive_loss",
+    "checkpoint_options",
+    "weights_only",
+    "evaluated_options",
+    "option_values",
+    "model_overrides",
+    "command_line",
+    "devices",
+    "divergence",
+    "epoch_batches",
+    "evaluation",
+    "fairseq_loads",
+    "host_copies",
+    "ignored_options",
+    "indexed_data",
+    "inputs",
+    "output_dictionary",
+    "processes",
+    "saving",
+    "schedules",
+    "resuming",
+    "archives",
+    "unknown_words",
+    "user_dir",
+    "validation",
+)
 _applied = False
 
 
@@ -20,55 +53,6 @@ def apply() -> None:
     family.require()
     _applied = True  # before the work: a repair may import what calls this again
 
-    from fairseq_srupp.compat import (
-        adaptive_loss,
-        archives,
-        batching,
-        checkpoint_options,
-        command_line,
-        devices,
-        epoch_batches,
-        evaluated_options,
-        evaluation,
-        fairseq_loads,
-        host_copies,
-        indexed_data,
-        inputs,
-        model_overrides,
-        noise,
-        numpy2,
-        option_values,
-        processes,
-        resuming,
-        saving,
-        schedules,
-        user_dir,
-        weights_only,
-    )
-
-    for repair in (
-        noise,
-        numpy2,
-        batching,
-        adaptive_loss,
-        checkpoint_options,
-        weights_only,
-        evaluated_options,
-        option_values,
-        model_overrides,
-        command_line,
-        devices,
-        epoch_batches,
-        evaluation,
-        fairseq_loads,
-        host_copies,
-        indexed_data,
-        inputs,
-        processes,
-        saving,
-        schedules,
-        resuming,
-        archives,
-        user_dir,
-    ):
+    repairs = [importlib.import_module(f"{__name__}.{name}") for name in _REPAIRS]
+    for repair in repairs:
         repair.apply()

@@ -75,11 +75,11 @@ def apply() -> None:
             raise UserError(f"cannot write to --save-dir {save_dir}: {error.strerror or error}") from error
 
     @wrap(checkpoint_utils, "save_checkpoint")
-    def save_checkpoint(original, cfg, trainer, epoch_itr, val_loss):
+    def save_checkpoint(original, cfg, trainer, epoch_itr, val_loss, wait=True):
         if not cfg.no_save and hasattr(epoch_itr, "before_save"):
             os.makedirs(cfg.save_dir, exist_ok=True)
             epoch_itr.before_save(cfg.save_dir, trainer.get_num_updates())
-            if trainer.data_parallel_world_size > 1:
+            if trainer.data_parallel_world_size > 1 and wait:  # not where other ranks may never come
                 torch.distributed.barrier(trainer.data_parallel_process_group)
         saved = original(cfg, trainer, epoch_itr, val_loss)
         if not cfg.no_save and trainer.is_data_parallel_master and hasattr(epoch_itr, "after_save"):

@@ -57,11 +57,26 @@ class StackDecoder(FairseqIncrementalDecoder):
         return F.dropout(self.embed_tokens(tokens.t()), self.embed_dropout, self.training)
 
     def scores(
-        self, features: Tensor, features_only: bool, alignment: Optional[Tensor] = None
+        self,
+        features: Tensor,
+        features_only: bool,
+        inner_states: Optional[List[Tensor]] = None,
+        alignment: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Extras]:
         """The stack's output (L, B, d) to what fairseq expects: scores (B, L, V) or features (B, L, d), and extras."""
         features = F.dropout(features.transpose(0, 1), self.output_dropout, self.training)
-        return features if features_only else self.output_layer(features), {"attn": [alignment]}
+        extra: Extras = {"attn": [alignment]}
+        if inner_states is not None:
+            states: List[Optional[Tensor]] = []
+            for state in inner_states:
+                states.append(state)
+            extra["inner_states"] = states
+        return features if features_only else self.output_layer(features), extra
+
+    def extract_features(self, prev_output_tokens: Tensor, *args: Any, **kwargs: Any) -> Tuple[Tensor, Extras]:
+        """What `forward` makes scores of: features (B, L, d), of which `output_layer` makes scores, and a dict of extras,
+        with "inner_states". Arguments are those of `forward`."""
+        return self(prev_output_tokens, *args, features_only=True, return_all_hiddens=True, **kwargs)
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Scores (B, L, V) of features (B, L, d); with an adaptive softmax the features."""

@@ -18,18 +18,27 @@ from .config import SRUppConfig, embed_dim
 from .embedding import OutputLayer, build_embedding
 
 
-def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Module, int, nn.Module]:
+def build_embeddings(
+    cfg: SRUppConfig, dictionary: Dictionary, output_dictionary: Optional[Dictionary] = None
+) -> Tuple[nn.Module, int, nn.Module]:
     """What maps words to embeddings, the embeddings' size, and what maps features to scores.
+
+    Args:
+        cfg: options.
+        dictionary: of the words.
+        output_dictionary: of the scores, the first words of `dictionary` (default: all).
 
     Raises:
         UserError: options that do not fit together, or cut-offs beyond the dictionary.
     """
+    output_dictionary = dictionary if output_dictionary is None else output_dictionary
     _check(cfg)
-    symbols, size = len(dictionary), cfg.hidden_size
+    _check_sizes(cfg, len(dictionary), len(output_dictionary), dictionary.nspecial)
+    symbols, size = len(output_dictionary), cfg.hidden_size
     output, embed_tokens, input_size = None, None, size
     # V is the data's symbols, 205 bytes of enwik8: fairseq's special ones are none of the author's.
     variance = 1 / max(1, symbols - dictionary.nspecial) if str(cfg.embed_init) == "vocabulary" else None
-    softmax_bands = _bands(cfg.adaptive_softmax_cutoff, dictionary, "--adaptive-softmax-cutoff")
+    softmax_bands = _bands(cfg.adaptive_softmax_cutoff, output_dictionary, "--adaptive-softmax-cutoff")
     if softmax_bands is not None:
         dims = _dims(cfg, softmax_bands, cfg.adaptive_softmax_factor)
         embeddings = band_embeddings(softmax_bands, dims, size, clusters=True)
@@ -52,7 +61,7 @@ def build_embeddings(cfg: SRUppConfig, dictionary: Dictionary) -> Tuple[nn.Modul
         )
     else:
         input_size = embed_dim(cfg)
-        embed_tokens = build_embedding(symbols, input_size, dictionary.pad(), variance=variance)
+        embed_tokens = build_embedding(len(dictionary), input_size, dictionary.pad(), variance=variance)
     if output is None:
         shared = embed_tokens if cfg.share_decoder_input_output_embed else None
         output = OutputLayer(size, symbols=symbols, embedding=shared, variance=variance)
@@ -79,6 +88,19 @@ def _check(cfg: SRUppConfig) -> None:
     for name in ("adaptive_input_dropout", "adaptive_softmax_dropout"):
         if not 0 <= _dropout(cfg, getattr(cfg, name)) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {getattr(cfg, name)}")
+
+
+def _check_sizes(cfg: SRUppConfig, words: int, outputs: int, special: int) -> None:
+    if outputs == words:
+        return
+    if outputs < special:
+        raise UserError(f"--output-dictionary-size {outputs} is less than the {special} special symbols, which stand first")
+    for name in ("share_decoder_input_output_embed", "tie_adaptive_weights"):
+        if getattr(cfg, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} needs one dictionary for input and output, but they have {words} and "
+                f"{outputs} symbols (--output-dictionary-size)"
+            )
 
 
 def _bands(cutoff: Optional[str], dictionary: Dictionary, option: str) -> Optional[Bands]:

@@ -1,7 +1,7 @@
 """SRU++ language models: embedding, stack, output (section 4), with memory carried across segments of a stream."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum
@@ -70,18 +70,23 @@ class SRUppLanguageModelDecoder(StackDecoder):
 
     Args:
         cfg: options.
-        dictionary: of input and output.
+        dictionary: of the output, and of the input unless that has one of its own.
+        input_dictionary: begins with the words of `dictionary` (fairseq's --output-dictionary-size).
         decoding_window: how many positions before itself a position sees in step-by-step decoding; None: all, as in the
             full pass over a text that is no stream.
     """
 
     def __init__(
-        self, cfg: SRUppLanguageModelConfig, dictionary: Dictionary, decoding_window: Optional[int] = None
+        self,
+        cfg: SRUppLanguageModelConfig,
+        dictionary: Dictionary,
+        input_dictionary: Optional[Dictionary] = None,
+        decoding_window: Optional[int] = None,
     ):
         if not isinstance(cfg.mem_len, int) or cfg.mem_len < 0:
             raise UserError(f"--mem-len must be a whole number, at least 0, not {cfg.mem_len}")
         check_options(cfg, cfg.layers)
-        embed_tokens, input_size, output = build_embeddings(cfg, dictionary)
+        embed_tokens, input_size, output = build_embeddings(cfg, input_dictionary or dictionary, dictionary)
         super().__init__(
             cfg, dictionary, cfg.layers, embed_tokens=embed_tokens, input_size=input_size, output=output
         )
@@ -103,6 +108,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
         src_lengths: Optional[Tensor] = None,
         stream: Optional[SegmentKey] = None,
         features_only: bool = False,
+        return_all_hiddens: bool = False,
     ) -> Tuple[Tensor, Extras]:
         """Scores of the next token at each position.
 
@@ -114,10 +120,13 @@ class SRUppLanguageModelDecoder(StackDecoder):
             stream: (split, epoch, segment): these tokens continue the segment before in the same split and epoch.
                 Without it the model sees these tokens alone, each position all before it.
             features_only: return the stack's output instead of scores.
+            return_all_hiddens: also return "inner_states" among the extras: the input of the first layer and the output
+                of each, (L, B, d).
 
         Returns:
             Scores (B, L, V), or features (B, L, d), and a dict of extras.
         """
+        inner_states: Optional[List[Tensor]] = [] if return_all_hiddens else None
         if incremental_state is not None:
             rows = prev_output_tokens.size(0)
             beam = self.beam if rows % self.beam == 0 else 1
@@ -126,19 +135,21 @@ class SRUppLanguageModelDecoder(StackDecoder):
                 incremental_state,
                 lambda: self.stack.begin_decoding(rows // beam, beam),
                 window=self.decoding_window,
+                inner_states=inner_states,
             )
         else:
             x, padding = self.embed(prev_output_tokens), padding_mask(prev_output_tokens, self.padding_idx)
-            features = self._segment(x, padding, stream) if stream else self.stack(x, padding_mask=padding)
-        return self.scores(features, features_only)
+            kwargs = {"padding_mask": padding, "inner_states": inner_states}
+            features = self._segment(x, stream, **kwargs) if stream else self.stack(x, **kwargs)
+        return self.scores(features, features_only, inner_states)
 
-    def _segment(self, x: Tensor, padding: Optional[Tensor], stream: SegmentKey) -> Tensor:
+    def _segment(self, x: Tensor, stream: SegmentKey, **kwargs: Any) -> Tensor:
         split, epoch, segment = stream
         state = self.stream_states.entry((split, epoch, segment), training=self.training)
         if self.training:
-            features, state = self.stack.forward_segment(x, state, mem_len=self.mem_len, padding_mask=padding)
+            features, state = self.stack.forward_segment(x, state, mem_len=self.mem_len, **kwargs)
         else:
-            features, state = self.stack.forward_cached(x, state, window=self.mem_len, padding_mask=padding)
+            features, state = self.stack.forward_cached(x, state, window=self.mem_len, **kwargs)
         self.stream_states.keep((split, epoch, segment + 1), state)
         return features
 
@@ -149,8 +160,9 @@ class SRUppLanguageModel(CompiledInTraining, FairseqLanguageModel):
 
     @classmethod
     def build_model(cls, cfg: SRUppLanguageModelConfig, task) -> "SRUppLanguageModel":
+        source = getattr(task, "source_dictionary", None)
         window = cfg.mem_len if getattr(task, "reads_streams", False) else None
-        return cls(SRUppLanguageModelDecoder(cfg, task.target_dictionary, window))
+        return cls(SRUppLanguageModelDecoder(cfg, task.target_dictionary, source, window))
 
     @property
     def stream_states(self) -> StreamStates:

@@ -75,27 +75,53 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         self.output_dropout = cfg.dropout
 
     def forward(
-        self, src_tokens: Tensor, src_lengths: Optional[Tensor] = None, src_lang_id: Optional[Tensor] = None
+        self,
+        src_tokens: Tensor,
+        src_lengths: Optional[Tensor] = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Optional[Tensor] = None,
+        src_lang_id: Optional[Tensor] = None,
     ) -> EncoderOut:
         """Encode a batch.
 
         Args:
             src_tokens: (B, S), padded on either side.
             src_lengths, src_lang_id: not used; fairseq passes them.
+            return_all_hiddens: also return all of "encoder_states".
+            token_embeddings: (B, S, e), to use instead of those of src_tokens.
 
         Returns:
-            "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding], "source_padding":
-            [bool (S, B)] of the same, or [] where nothing is known to be padded, "rows": [], or after
-            `reorder_encoder_out` [int64 (B',)], the sentence of each row.
+            As of fairseq's transformer: "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding],
+            "encoder_embedding": [(B, S, e)], "encoder_states": the input of the first layer and the output of each,
+            (S, B, d), or [], "src_tokens": [], "src_lengths": [int32 (B, 1)]. Besides, "source_padding": [bool (S, B)] of the
+            mask, or [] where nothing is known to be padded, and "rows": [], or after `reorder_encoder_out` [int64 (B',)],
+            the sentence of each row.
         """
         padding = padding_mask(src_tokens, self.padding_idx)
-        x = F.dropout(self.embed_tokens(src_tokens.t()), self.embed_dropout, self.training)
-        x = F.dropout(self.stack(x, padding_mask=padding), self.output_dropout, self.training)
+        if token_embeddings is None:
+            token_embeddings = self.embed_tokens(src_tokens)
+        x = F.dropout(token_embeddings.transpose(0, 1), self.embed_dropout, self.training)
+        states: List[Tensor] = []
+        if return_all_hiddens:
+            x = self.stack(x, padding_mask=padding, inner_states=states)
+        else:
+            x = self.stack(x, padding_mask=padding)
+        x = F.dropout(x, self.output_dropout, self.training)
         mask = src_tokens.eq(self.padding_idx)  # tasks of fairseq expect it, padding or not
         source_padding: List[Tensor] = []
         if padding is not None:
             source_padding.append(padding)
-        return {"encoder_out": [x], "encoder_padding_mask": [mask], "source_padding": source_padding, "rows": []}
+        lengths = (~mask).sum(1, keepdim=True, dtype=torch.int32)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [mask],
+            "encoder_embedding": [token_embeddings],
+            "encoder_states": states,
+            "src_tokens": [],
+            "src_lengths": [lengths],
+            "source_padding": source_padding,
+            "rows": [],
+        }
 
     def max_positions(self) -> int:
         return NO_LIMIT
@@ -103,12 +129,11 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """The rows `new_order` (B',) of an encoded batch: no state is copied, "rows" says which sentence is whose."""
         rows = encoder_out["rows"]
-        return {
-            "encoder_out": encoder_out["encoder_out"],
-            "encoder_padding_mask": encoder_out["encoder_padding_mask"],
-            "source_padding": encoder_out["source_padding"],
-            "rows": [rows[0].index_select(0, new_order) if len(rows) > 0 else new_order],
-        }
+        reordered: EncoderOut = {}
+        for name, value in encoder_out.items():
+            reordered[name] = value
+        reordered["rows"] = [rows[0].index_select(0, new_order) if len(rows) > 0 else new_order]
+        return reordered
 
 
 class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
@@ -140,6 +165,10 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
         encoder_out: Optional[EncoderOut] = None,
         incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
         features_only: bool = False,
+        alignment_layer: Optional[int] = None,
+        alignment_heads: Optional[int] = None,
+        src_lengths: Optional[Tensor] = None,
+        return_all_hiddens: bool = False,
     ) -> Tuple[Tensor, Extras]:
         """Scores of the next target token at each position.
 
@@ -150,29 +179,59 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
                 their positions alone; the source's keys and values are computed at the first step. TorchScript runs all
                 tokens again instead.
             features_only: return the stack's output instead of scores.
+            alignment_layer: whose attention is the alignment, counted from 0 (default: the last layer that attends).
+            alignment_heads: how many heads' (default: all).
+            src_lengths: not used; fairseq passes it.
+            return_all_hiddens: also return "inner_states" among the extras: the input of the first layer and the output
+                of each, (L, B, d).
 
         Returns:
-            Scores (B, L, V), or features (B, L, d), and a dict of extras: without incremental_state and after
-            `make_generation_fast_(need_attn=...)`, "attn" is [alignment (B, L, S)], see `_alignment`.
+            Scores (B, L, V), or features (B, L, d), and a dict of extras: without incremental_state and where alignments
+            are needed (training with --load-alignments; `make_generation_fast_(need_attn=...)`), "attn" is
+            [alignment (B, L, S)], see `_alignment`.
         """
         assert encoder_out is not None
+        inner_states: Optional[List[Tensor]] = None
+        if return_all_hiddens:
+            inner_states = []
         if not torch.jit.is_scripting():
             if incremental_state is not None:
-                return self.scores(self._decode(prev_output_tokens, encoder_out, incremental_state), features_only)
+                features = self._decode(prev_output_tokens, encoder_out, incremental_state, inner_states)
+                return self.scores(features, features_only, inner_states)
         x, padding = self.embed(prev_output_tokens), padding_mask(prev_output_tokens, self.padding_idx)
         source, source_padding = _source_of_rows(encoder_out)
         alignment: Optional[Tensor] = None
         if self.need_alignment:
             features, weights = self.stack.forward_with_weights(
-                x, padding_mask=padding, source=source, source_padding_mask=source_padding
+                x,
+                padding_mask=padding,
+                source=source,
+                source_padding_mask=source_padding,
+                inner_states=inner_states,
+                layer=alignment_layer,
             )
-            alignment = _alignment(weights, source.size(0))
+            heads = weights if alignment_heads is None else weights[:, :alignment_heads]
+            alignment = _alignment(heads, source.size(0))
         else:
-            features = self.stack(x, padding_mask=padding, source=source, source_padding_mask=source_padding)
-        return self.scores(features, features_only, alignment)
+            features = self.stack(
+                x,
+                padding_mask=padding,
+                source=source,
+                source_padding_mask=source_padding,
+                inner_states=inner_states,
+            )
+        return self.scores(features, features_only, inner_states, alignment)
 
-    def _decode(self, prev_output_tokens: Tensor, encoder_out: EncoderOut, incremental_state: Dict) -> Tensor:
-        return self.run_decoding(prev_output_tokens, incremental_state, lambda: self._begin(encoder_out))
+    def _decode(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: EncoderOut,
+        incremental_state: Dict,
+        inner_states: Optional[List[Tensor]],
+    ) -> Tensor:
+        return self.run_decoding(
+            prev_output_tokens, incremental_state, lambda: self._begin(encoder_out), inner_states=inner_states
+        )
 
     def _begin(self, encoder_out: EncoderOut) -> DecodingState:
         source, rows = encoder_out["encoder_out"][0], encoder_out["rows"]
@@ -212,10 +271,10 @@ def _source_of_rows(encoder_out: EncoderOut) -> Tuple[Tensor, Optional[Tensor]]:
 
 
 def _alignment(weights: Tensor, source_length: int) -> Tensor:
-    """How much each target position looks at each source position (B, L, S): the probabilities (B, H, L, S + L) of the
-    last layer that attends, the mean over heads, of the source positions alone."""
+    """How much each target position looks at each source position (B, L, S): of attention probabilities (B, H, L, S + L)
+    the mean over heads, of the source positions alone; 0 where none is seen."""
     of_source = weights.mean(1)[:, :, :source_length]
-    return of_source / of_source.sum(-1, keepdim=True)
+    return of_source / of_source.sum(-1, keepdim=True).clamp_min(1e-37)  # the gradient of 0 / 0 is NaN
 
 
 @register_model("srupp_transformer", dataclass=SRUppTransformerConfig)
@@ -230,11 +289,21 @@ class SRUppTransformer(CompiledInTraining, FairseqEncoderDecoderModel):
         src_tokens: Tensor,
         src_lengths: Optional[Tensor],
         prev_output_tokens: Tensor,
+        return_all_hiddens: bool = False,
         features_only: bool = False,
+        alignment_layer: Optional[int] = None,
+        alignment_heads: Optional[int] = None,
         src_lang_id: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Extras]:
         """Scores of each target token from the source and the target tokens before; see the decoder."""
-        return self.decoder(prev_output_tokens, self.encoder(src_tokens, src_lengths), features_only=features_only)
+        return self.decoder(
+            prev_output_tokens,
+            self.encoder(src_tokens, src_lengths),
+            features_only=features_only,
+            alignment_layer=alignment_layer,
+            alignment_heads=alignment_heads,
+            return_all_hiddens=return_all_hiddens,
+        )
 
     @classmethod
     def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":
@@ -248,7 +317,10 @@ class SRUppTransformer(CompiledInTraining, FairseqEncoderDecoderModel):
             cfg.share_decoder_input_output_embed = True
         encoder = SRUppEncoder(cfg, source)
         shared: Optional[nn.Embedding] = encoder.embed_tokens if cfg.share_all_embeddings else None
-        return cls(encoder, SRUppTransformerDecoder(cfg, target, shared))
+        model = cls(encoder, SRUppTransformerDecoder(cfg, target, shared))
+        options = getattr(task, "cfg", None) or getattr(task, "args", None)  # criteria compare with given alignments
+        model.decoder.need_alignment = bool(getattr(options, "load_alignments", False))
+        return model
 
 
 @register_model_architecture("srupp_transformer", "srupp_transformer_iwslt_de_en")

@@ -103,6 +103,7 @@ class SRUppStack(nn.Module):
         padding_mask: Optional[Tensor] = None,
         source: Optional[Tensor] = None,
         source_padding_mask: Optional[Tensor] = None,
+        inner_states: Optional[List[Tensor]] = None,
     ) -> Tensor:
         """Run the stack without any memory.
 
@@ -111,11 +112,12 @@ class SRUppStack(nn.Module):
             padding_mask: bool (L, B), True at padding.
             source: (S, B, d), states that every layer attends over besides its own input (appendix B).
             source_padding_mask: bool (S, B), True at padding.
+            inner_states: if given, this list gets the input of the first layer and the output of each, (L, B, d).
 
         Returns:
             h (L, B, d), 0 at padding.
         """
-        return self._forward(x, padding_mask, source, source_padding_mask, False)[0]
+        return self._forward(x, padding_mask, source, source_padding_mask, inner_states, -1)[0]
 
     def forward_with_weights(
         self,
@@ -123,10 +125,23 @@ class SRUppStack(nn.Module):
         padding_mask: Optional[Tensor] = None,
         source: Optional[Tensor] = None,
         source_padding_mask: Optional[Tensor] = None,
+        inner_states: Optional[List[Tensor]] = None,
+        layer: Optional[int] = None,
     ) -> Tuple[Tensor, Tensor]:
-        """As `forward`. Also returns the attention probabilities (B, H, L, S + L) of the last layer that attends."""
-        h, weights = self._forward(x, padding_mask, source, source_padding_mask, True)
-        assert weights is not None
+        """As `forward`. Also returns the attention probabilities (B, H, L, S + L) of `layer`, counted from 0, or of the
+        last layer that attends.
+
+        Raises:
+            ValueError: that layer does not attend.
+        """
+        chosen = -1 if layer is None else layer
+        if layer is None:
+            for i, each in enumerate(self.layers):
+                if each.attention:
+                    chosen = i
+        h, weights = self._forward(x, padding_mask, source, source_padding_mask, inner_states, chosen)
+        if weights is None:
+            raise ValueError(f"layer {chosen} (counted from 0) does not attend")
         return h, weights
 
     def _forward(
@@ -135,7 +150,8 @@ class SRUppStack(nn.Module):
         padding_mask: Optional[Tensor],
         source: Optional[Tensor],
         source_padding_mask: Optional[Tensor],
-        need_weights: bool,
+        inner_states: Optional[List[Tensor]],
+        weights_of: int,
     ) -> Tuple[Tensor, Optional[Tensor]]:
         compiled = self.compiled
         if self.compiled:
@@ -162,13 +178,16 @@ class SRUppStack(nn.Module):
         for _ in self.layers:
             states.append(None)
             contexts.append(source)
-        highway = self._highway_masks(x)
+        highway, keep = self._highway_masks(x), inner_states is not None
         if torch.jit.is_scripting():
-            x, _, _, weights = self._run(x, states, contexts, mask, padding_mask, highway, False, need_weights)
+            x, _, inputs, weights = self._run(x, states, contexts, mask, padding_mask, highway, keep, weights_of)
         else:
             # Lengths vary, so what is compiled serves all.
             run = _compiled(True) if compiled else SRUppStack._run
-            x, _, _, weights = run(self, x, states, contexts, mask, padding_mask, highway, False, need_weights)
+            x, _, inputs, weights = run(self, x, states, contexts, mask, padding_mask, highway, keep, weights_of)
+        if inner_states is not None:
+            inner_states.extend(inputs)
+            inner_states.append(x)
         return x, weights
 
     def _run(
@@ -180,20 +199,20 @@ class SRUppStack(nn.Module):
         padding_mask: Optional[Tensor],
         highway_masks: List[Optional[Tensor]],
         keep: bool,
-        need_weights: bool,
+        weights_of: int,
     ) -> Tuple[Tensor, List[Tensor], List[Tensor], Optional[Tensor]]:
         """All layers on x (L, B, d), each with its own state, context and highway mask.
 
         Returns:
-            h (L, B, d); of each layer the state after x and, if `keep`, its input; if `need_weights`, the attention
-            probabilities (B, H, L, S + L) of the last layer that attends.
+            h (L, B, d); of each layer the state after x and, if `keep`, its input; the attention probabilities
+            (B, H, L, S + L) of layer number `weights_of`, from 0, None if that does not attend.
         """
         ends: List[Tensor] = []
         inputs: List[Tensor] = []
         weights: Optional[Tensor] = None
         for i, layer in enumerate(self.layers):
             if layer.attention:
-                if need_weights:
+                if i == weights_of:
                     weights = layer.transform.weights(x, contexts[i], mask)
             if keep:
                 inputs.append(x)
@@ -210,6 +229,7 @@ class SRUppStack(nn.Module):
         *,
         mem_len: int,
         padding_mask: Optional[Tensor] = None,
+        inner_states: Optional[List[Tensor]] = None,
     ) -> Tuple[Tensor, StackState]:
         """Run one training segment, with the inputs of the M positions before it as memory (section 4).
 
@@ -221,6 +241,7 @@ class SRUppStack(nn.Module):
             state: what the previous segment returned; None: the text begins.
             mem_len: M.
             padding_mask: bool (L, B), True at padding, which may only stand at the end of a text.
+            inner_states: see `forward`.
 
         Returns:
             h (L, B, d), and the state after the segment, detached.
@@ -239,8 +260,10 @@ class SRUppStack(nn.Module):
         growing = 0 < past < mem_len
         run = _compiled(False) if self.compiled and not growing else SRUppStack._run
         h, ends, inputs, _ = run(
-            self, x, states, memories, mask, padding_mask, self._highway_masks(x), keep=True, need_weights=False
+            self, x, states, memories, mask, padding_mask, self._highway_masks(x), keep=True, weights_of=-1
         )
+        if inner_states is not None:
+            inner_states.extend((*inputs, h))
         return h, [
             LayerState(c.detach(), _last_inputs(memory, kept, mem_len) if layer.attention else None)
             for layer, c, memory, kept in zip(self.layers, ends, memories, inputs)
@@ -253,6 +276,7 @@ class SRUppStack(nn.Module):
         *,
         window: Optional[int] = None,
         padding_mask: Optional[Tensor] = None,
+        inner_states: Optional[List[Tensor]] = None,
     ) -> Tuple[Tensor, StackState]:
         """Run L further positions with the keys and values of all positions before kept: evaluation.
 
@@ -263,6 +287,7 @@ class SRUppStack(nn.Module):
             state: what the previous call returned; None: the text begins.
             window: how many positions before itself a position sees; None: all.
             padding_mask: bool (L, B), True at padding, which may only stand at the end of a text.
+            inner_states: see `forward`.
 
         Returns:
             h (L, B, d), and the state after the last position, detached.
@@ -270,13 +295,18 @@ class SRUppStack(nn.Module):
         x = self._input(x, padding_mask)
         state = self._checked(state)
         mask = causal_mask(x.size(0), _memory_length(state), window=window, device=x.device)
-        x, ends = self._run_cached(x, state, mask, padding_mask=padding_mask)
+        x, ends = self._run_cached(x, state, mask, inner_states, padding_mask=padding_mask)
         return x, [
             LayerState(c.detach(), None if cache is None else cache.last(window).detach()) for c, cache in ends
         ]
 
     def forward_decoding(
-        self, x: Tensor, state: DecodingState, *, window: Optional[int] = None
+        self,
+        x: Tensor,
+        state: DecodingState,
+        *,
+        window: Optional[int] = None,
+        inner_states: Optional[List[Tensor]] = None,
     ) -> Tuple[Tensor, DecodingState]:
         """Run L further positions, usually one, of rows that a search may reorder.
 
@@ -286,13 +316,17 @@ class SRUppStack(nn.Module):
             x: (L, B, input size).
             state: what the previous call or `begin_decoding` returned.
             window: how many positions before itself a position sees; None: all. Not with a source.
+            inner_states: see `forward`.
 
         Returns:
             h (L, B, d), and the state after the last position.
         """
         beams, mask = state.beams.extended(x.size(0), window)
         x = self._input(beams.inward(x, 1), None)
-        x, ends = self._run_cached(x, state.layers, mask, beam=beams.size)
+        inner: Optional[List[Tensor]] = None if inner_states is None else []
+        x, ends = self._run_cached(x, state.layers, mask, inner, beam=beams.size)
+        if inner_states is not None:
+            inner_states.extend(beams.outward(each, 1) for each in inner)
         return beams.outward(x, 1), DecodingState(ends, beams).last(window)
 
     def begin_decoding(
@@ -321,12 +355,21 @@ class SRUppStack(nn.Module):
         )
 
     def _run_cached(
-        self, x: Tensor, state: StackState, mask: Optional[AttentionMask], **kwargs
+        self,
+        x: Tensor,
+        state: StackState,
+        mask: Optional[AttentionMask],
+        inner_states: Optional[List[Tensor]],
+        **kwargs,
     ) -> Tuple[Tensor, StackState]:
         ends = []
         for layer, (c, memory), highway in zip(self.layers, state, self._highway_masks(x)):
+            if inner_states is not None:
+                inner_states.append(x)
             x, c, cache = layer.forward_cached(x, c, memory, mask=mask, highway_mask=highway, **kwargs)
             ends.append(LayerState(c, cache))
+        if inner_states is not None:
+            inner_states.append(x)
         return x, ends
 
     def _highway_masks(self, x: Tensor) -> List[Optional[Tensor]]:
