@@ -92,11 +92,12 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
   const long long out = in.length > 0 ? way.begin / kChannels + place.lane : 0, stride = way.stride / kChannels;
   Row* h = static_cast<Row*>(a.h) + out;
   Row* c_saved = kSaves ? static_cast<Row*>(a.c) + out : nullptr;
-  walk(ahead, padding, in.length, [&](const Row (&rows)[4], bool) {
+  walk(ahead, padding, in.length, [&](const Row (&rows)[4], bool padded, bool) {
     Row now_h, now_c;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
-      const Outputs<S> now = forward_step(inputs(rows, i), c[i], p[i]);
+      Outputs<S> now = forward_step(inputs(rows, i), c[i], p[i]);
+      if (padded) now = {c[i], S(0)};
       c[i] = now.c;
       store(now.h, now_h.of[i]);
       store(now.c, now_c.of[i]);
@@ -139,17 +140,21 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
   const long long stride = way.stride / kChannels;
   Row* grad_x = static_cast<Row*>(a.grad_x) + (in.length > 0 ? way.begin / kChannels + place.lane : 0);
   Row* grad_u = static_cast<Row*>(a.grad_u) + (in.length > 0 ? way.begin_u / kChannels + place.lane : 0);
-  walk(ahead, padding, in.length, [&](const Row (&rows)[6], bool last) {
+  walk(ahead, padding, in.length, [&](const Row (&rows)[6], bool padded, bool last) {
     Row candidate, forget, reset, x;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
       const S c_before = last ? c0[i] : load(rows[4].of[i]);
       const S grad_h = has_grad_h ? load(rows[5].of[i]) : S(0);
-      const Gradients<S> grad = backward_step(inputs(rows, i), c_before, p[i], grad_h, grad_c[i]);
-      v_f[i] += grad.forget * c_before;
-      v_r[i] += grad.reset * c_before;
-      b_f[i] += grad.forget;
-      b_r[i] += grad.reset;
+      Gradients<S> grad = backward_step(inputs(rows, i), c_before, p[i], grad_h, grad_c[i]);
+      if (padded) {
+        grad = {S(0), S(0), S(0), S(0), grad_c[i]};
+      } else {  // 0 times an infinite state would be NaN
+        v_f[i] += grad.forget * c_before;
+        v_r[i] += grad.reset * c_before;
+        b_f[i] += grad.forget;
+        b_r[i] += grad.reset;
+      }
       grad_c[i] = grad.c_before;
       store(grad.candidate, candidate.of[i]);
       store(grad.forget, forget.of[i]);

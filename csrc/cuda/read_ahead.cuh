@@ -158,37 +158,20 @@ class PaddingAhead {
   long long stride_ = 0, left_ = 0;
 };
 
-// A padded step: its forget gate is open and its reset gate closed, so the state stays, and h and all gradients are 0.
-template <class T, int kChannels, int kRows>
-SRUPP_DEVICE void pad(Lane<T, kChannels> (&rows)[kRows]) {
-  using S = State<T>;
-#pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    store(S(0), rows[0].of[i]);
-    store(S(1e30), rows[1].of[i]);
-    store(S(-1e30), rows[2].of[i]);
-    store(S(0), rows[3].of[i]);
-    if constexpr (kRows > 5) store(S(0), rows[5].of[i]);
-  }
-}
-
 template <bool kPadded, class Rows, class Each>
 SRUPP_DEVICE void steps(Rows& ahead, unsigned padded, bool last, const Each& each) {
   constexpr int kSteps = Rows::kSteps;
   typename Rows::Row rows[kSteps][Rows::kRows];  // all are read before anything is stored: no step waits for its rows
 #pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    ahead.read(step, rows[step]);
-    if (kPadded && (padded >> step & 1u)) pad(rows[step]);
-  }
+  for (int step = 0; step < kSteps; ++step) ahead.read(step, rows[step]);
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
-    each(rows[step], step == kSteps - 1 && last);
+    each(rows[step], kPadded && (padded >> step & 1u), step == kSteps - 1 && last);
     if (step == kSteps / 2) ahead.advance();  // here its instructions do not delay the first steps
   }
 }
 
-// Calls each(rows, last) for all steps in order, a stage or more behind what is being read.
+// Calls each(rows, padded, last) for all steps in order, a stage or more behind what is being read.
 template <class Rows, class Each>
 SRUPP_DEVICE void walk(Rows& ahead, PaddingAhead& padding, long long length, const Each& each) {
   constexpr int kSteps = Rows::kSteps;
@@ -211,8 +194,7 @@ SRUPP_DEVICE void walk(Rows& ahead, PaddingAhead& padding, long long length, con
   for (int step = 0; step < left; ++step) {
     typename Rows::Row rows[Rows::kRows];
     ahead.read(step, rows);
-    if (padded >> step & 1u) pad(rows);
-    each(rows, step == left - 1);
+    each(rows, padded >> step & 1u, step == left - 1);
   }
 }
 

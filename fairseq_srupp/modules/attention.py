@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.autocast import autocast_dtype
+from ..ops.transforms import in_forward_mode, in_transform
 from .masks import AttentionMask
 
 HALF = (torch.float16, torch.bfloat16)
@@ -80,6 +81,8 @@ def attend(
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float) -> Tensor:
     device, size = queries.device.type, queries.size(-1)
+    if in_forward_mode() or in_transform():  # no kernel of the ways below knows all of these
+        return F.dropout(probabilities(queries, keys, mask), dropout).to(values.dtype) @ values
     if torch.jit.is_tracing():
         name = "fused"  # what is traced and saved can be no Python
     elif torch.compiler.is_compiling():
@@ -217,8 +220,10 @@ class _Products(torch.autograd.Function):
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # once_differentiable would leave them out where others reach the same weights
+            raise RuntimeError("attention by products has no second derivatives (create_graph=True)")
         if autocast_dtype(grad.device.type) is None:
             return _Products.gradients(ctx, grad)
         with torch.autocast(grad.device.type, enabled=False):

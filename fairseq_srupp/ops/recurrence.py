@@ -15,6 +15,7 @@ from fairseq_srupp.ops import cuda_launch, nvrtc, reference
 from fairseq_srupp.ops.autocast import autocast_dtype
 from fairseq_srupp.ops.backends import FALLBACK, OPERATOR_NAMES, choose_backend, warn_of_reference
 from fairseq_srupp.ops.reference import state_dtype
+from fairseq_srupp.ops.transforms import in_forward_mode, in_transform, one_by_one, transformable
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _FORWARD_SCHEMA = (
@@ -61,10 +62,17 @@ def sru_recurrence(
         h (L, B, D) in the dtype of u, and c_last (B, D) in that of c0: the state after the last step of each
         direction, which is t = 0 for the second.
 
+    `torch.func.grad`, `vjp`, `jacrev` and `vmap` run on the kernels, with a call for each element that `vmap` maps over.
+    Forward mode (`torch.func.jvp`, `jacfwd`, `hessian`, `make_dual`) takes the PyTorch reference, whatever the backend:
+    PyTorch differentiates it in all ways, but slowly. Outside of forward mode, gradients have no gradients.
+
+    Infinities and NaN are no errors; what comes of them is said in reference.py. They stay within their row and
+    channel, and in outputs within the steps from theirs on; what stands in the padding goes nowhere.
+
     Raises:
         ValueError: a shape or device that does not fit, an unknown backend or one for another device.
         TypeError: a dtype that does not fit.
-        RuntimeError: the requested backend is not available here.
+        RuntimeError: the requested backend is not available here; a second derivative.
     """
     if autocast_dtype(u.device.type) is not None:
         x = x.to(u.dtype)
@@ -76,10 +84,14 @@ def sru_recurrence(
         weight_c, bias = weight_c.to(state), bias.to(state)
     tensors = (u, x, weight_c, bias, c0, mask, padding_mask)
     tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
-    save_c = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in tensors
-    )
-    h, c_last, _ = _operator(name, "forward")(*tensors, bidirectional, save_c)
+    if in_forward_mode():
+        h, c_last, _ = reference.recurrence_forward(*tensors, bidirectional, False)
+    elif in_transform():  # which tells of no gradients from inside of vmap
+        h, c_last, _ = _TRANSFORMABLE[name, "forward"].apply(*tensors, bidirectional, True)
+    else:
+        needed = [tensor is not None and tensor.requires_grad for tensor in tensors]
+        save_c = torch.is_grad_enabled() and any(needed)
+        h, c_last, _ = _operator(name, "forward")(*tensors, bidirectional, save_c)
     return h, c_last
 
 
@@ -151,8 +163,11 @@ def _save_for_backward(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
+_TRANSFORMABLE: dict[tuple[str, str], type[torch.autograd.Function]] = {}  # of backend and direction
+
+
 def _define(backend: str) -> None:
-    """Defines the two operators of a backend, their fake kernels and the autograd formula of the first."""
+    """Defines the two operators of a backend, their fake kernels and what differentiates and maps them."""
     forward, backward = f"fairseq_srupp::{backend}_forward", f"fairseq_srupp::{backend}_backward"
     torch.library.define(forward, _FORWARD_SCHEMA)
     torch.library.define(backward, _BACKWARD_SCHEMA)
@@ -162,15 +177,27 @@ def _define(backend: str) -> None:
     def differentiate(ctx, grad_h, grad_c_last, _):
         if not ctx.has_c:
             raise RuntimeError(f"{forward} was called with save_c=False, so it has no gradients")
-        gradients = _operator(backend, "backward")(grad_h, grad_c_last, *ctx.saved_tensors, ctx.bidirectional)
+        if in_forward_mode():  # begun after the call: only grad_h and grad_c_last have tangents
+            function = reference.recurrence_backward
+        elif in_transform():
+            function = _TRANSFORMABLE[backend, "backward"].apply
+        else:
+            function = _operator(backend, "backward")
+        gradients = function(grad_h, grad_c_last, *ctx.saved_tensors, ctx.bidirectional)
         wanted = [grad if need else None for grad, need in zip(gradients, ctx.needs_input_grad)]
         return *wanted, None, None, None, None
 
     def refuse(ctx, *_):
         raise RuntimeError("sru_recurrence has no second derivatives")
 
-    torch.library.register_autograd(forward, differentiate, setup_context=_save_for_backward)
-    torch.library.register_autograd(backward, refuse)
+    for direction, name, formula, save in (
+        ("forward", forward, differentiate, _save_for_backward),
+        ("backward", backward, refuse, lambda ctx, inputs, output: None),
+    ):
+        torch.library.register_autograd(name, formula, setup_context=save)
+        operator = _operator(backend, direction)
+        torch.library.register_vmap(name, one_by_one(operator))
+        _TRANSFORMABLE[backend, direction] = transformable(operator, formula, save)
 
 
 def _nvrtc_forward(u, *others):

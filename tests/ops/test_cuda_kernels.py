@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import op_calls
 import pytest
 import torch
 
@@ -298,6 +299,16 @@ def test_padded_steps_keep_the_state_exactly(device, poisoned, per_lane, dtype, 
     grad_h.fill_(float("nan"))
     gradients = cuda_launch.backward(device, grad_h, grad_c_last, *call, c, bidirectional)
     assert not any(gradient.any() for gradient in gradients[:4]) and torch.equal(gradients[4], grad_c_last)
+
+
+@pytest.mark.parametrize("first", range(0, 100, 25))
+def test_random_calls(device, per_lane, first):
+    """With infinities and NaN in inputs, padding and states."""
+    forward, backward = (functools.partial(way, device) for way in (cuda_launch.forward, cuda_launch.backward))
+    for seed in range(first, first + 25):
+        call = op_calls.random_call(seed)
+        found = op_calls.faults(call, lambda call: op_calls.by_operators(call, forward, backward))
+        assert found == [], f"call {seed}: {call.description}"
 
 
 def test_the_compiled_module_has_the_same_rule():
