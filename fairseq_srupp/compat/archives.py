@@ -1,7 +1,7 @@
 """Archives of models, for `from_pretrained("model.tar.gz")`.
 
-fairseq (0.12) unpacks whatever path an archive names, so that it can write anywhere; puts the folder in the place of the
-archive, which it removes; and goes on without a path when there is no such folder or archive. Here an archive is
+fairseq (0.12) unpacks whatever path an archive names, so that it can write anywhere; puts the folder in the place of
+the archive, which it removes; and goes on without a path when there is no such folder or archive. Here an archive is
 unpacked into a folder of its own in fairseq's cache ($PYTORCH_FAIRSEQ_CACHE, ~/.cache/torch/pytorch_fairseq), once, and
 stays what it is. Only files and folders within it are taken. May go when fairseq does this.
 """
@@ -48,7 +48,7 @@ def unpacked(archive: str, cache: str) -> str:
 
 def _unpack(archive: str, folder: str) -> None:
     if not hasattr(tarfile, "data_filter"):
-        raise UserError(f"{archive}: unpack it yourself; this Python cannot do it safely, 3.10.12, 3.11.4 and later can")
+        raise UserError(f"{archive}: unpack it yourself; Python does it safely from 3.10.12 and 3.11.4 on")
     try:
         with tarfile.open(archive) as content:
             needed = 0

@@ -1,8 +1,8 @@
 """Files that are either whole or not there.
 
-What is being written has the name NAME.<16 random hexadecimal digits>.tmp, in the folder of the file, until it is whole.
-The file is made anew: nothing that lies under that name is followed or written to. It is locked (flock) while it is
-written, so a file that a killed process left is told from one that is being written.
+What is being written has the name NAME.<16 random hexadecimal digits>.tmp, in the folder of the file, until it is
+whole. The file is made anew: nothing that lies under that name is followed or written to. It is locked (flock) while it
+is written, so a file that a killed process left is told from one that is being written.
 """
 
 import contextlib

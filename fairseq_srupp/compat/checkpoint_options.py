@@ -65,7 +65,8 @@ def _check(options: Any, found: list) -> None:
         if name.rpartition(".")[2] in REGISTRIES and not _COMPONENT.fullmatch(text):
             raise _Refused(f"the option {name[:100]} is {text[:100]!r}, which is no name")
         if "${" in text and not _REFERENCE.fullmatch(text):
-            raise _Refused(f"the option {name[:100]} is {text[:100]!r}, which asks for more than the value of another option")
+            what = "asks for more than the value of another option"
+            raise _Refused(f"the option {name[:100]} is {text[:100]!r}, which {what}")
         found.append(text)
 
 

@@ -3,9 +3,9 @@
 fairseq (0.12) calls `eval` on options of some twenty modules (convolutions, attention, betas, cut-offs), and the model,
 the criterion, the task and all their options are what a checkpoint names; so a checkpoint could run any code. In
 fairseq's modules, those that are imported later too, `eval` gives the value of literals, with + and * between them, and
-ends with one line at everything else. Three more places do what a file says: an index of FASTA data is made by a shell,
-which is given the path of the data; a checkpoint names functions of logging/meters.py, which are called; and the data of
-speech translation name a repository that torch.hub executes. May go when fairseq has none of these.
+ends with one line at everything else. Three more places do what a file says: an index of FASTA data is made by a
+shell, which is given the path of the data; a checkpoint names functions of logging/meters.py, which are called; and the
+data of speech translation name a repository that torch.hub executes. May go when fairseq has none of these.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def _load_meters(original, self, state_dict):
     for _, key, kind, _ in state_dict:
         found = getattr(meters, kind, None) if isinstance(kind, str) else None
         if not (inspect.isclass(found) and issubclass(found, meters.Meter)):
-            raise UserError(f"the checkpoint names {str(kind)[:100]} as the meter {key}, and fairseq has none of this name")
+            raise UserError(f"the checkpoint names {str(kind)[:100]} as the meter {key}: fairseq has no such meter")
     original(self, state_dict)
 
 

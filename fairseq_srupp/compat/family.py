@@ -16,12 +16,13 @@ from fairseq_srupp.compat.errors import UserError
 # Modules of fairseq and names in them: everything that this package imports or replaces.
 _NEEDED = {
     "checkpoint_utils": "load_checkpoint load_checkpoint_to_cpu load_model_ensemble_and_task save_checkpoint "
-    "torch_persistent_save verify_checkpoint_directory",
+    "torch_persistent_save verify_checkpoint_directory convert_namespace_to_omegaconf OmegaConf",
     "criterions.adaptive_loss": "AdaptiveLoss.forward",
     "data": "Dictionary FairseqDataset IdDataset ListDataset NestedDictionaryDataset NumelDataset PadDataset",
     "data.data_utils": "batch_by_size load_indexed_dataset",
     "data.encoders": "register_bpe",
     "data.encoders.sentencepiece_bpe": "SentencepieceBPE.__init__",
+    "data.fasta_dataset": "FastaDataset._build_index fasta_file_path",
     "data.indexed_dataset": "get_available_dataset_impl MMapIndexedDataset.Index.__del__",
     "data.iterators": "EpochBatchIterator",
     "data.language_pair_dataset": "",
@@ -31,14 +32,17 @@ _NEEDED = {
     "distributed.utils": "_TensorPlaceholder all_gather_list broadcast_object call_main distributed_main "
     "infer_init_method",
     "file_io": "PathManager.copy PathManager.path_requires_pathmanager PathManager.supports_rename",
+    "file_utils": "PYTORCH_FAIRSEQ_CACHE cached_path load_archive_file",
     "hub_utils": "from_pretrained",
-    "logging.meters": "safe_round",
+    "logging.meters": "Meter MetersDict.load_state_dict safe_round",
     "logging.metrics": "",
     "models": "BaseFairseqModel FairseqEncoder FairseqEncoderDecoderModel FairseqIncrementalDecoder "
     "FairseqLanguageModel import_models register_model register_model_architecture",
     "models.distributed_fairseq_model": "DistributedDataParallel",
+    "models.speech_to_text.hub_interface": "S2THubInterface.predict",
     "optim": "FairseqOptimizer OPTIMIZER_REGISTRY register_optimizer",
     "options": "parse_args_and_arch",
+    "registry": "REGISTRIES",
     "sequence_scorer": "SequenceScorer",
     "tasks": "FairseqTask import_tasks register_task setup_task",
     "tasks.fairseq_task": "FairseqTask.train_step",

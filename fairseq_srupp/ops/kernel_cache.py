@@ -1,7 +1,7 @@
 """Compiled kernels on disk, in $FAIRSEQ_SRUPP_CACHE, or fairseq_srupp in $XDG_CACHE_HOME (~/.cache).
 
-What is read from there runs on the GPU, so it must have been written by this user: the folder is made for the user alone,
-and one that belongs to another user or that others can write to is not used.
+What is read from there runs on the GPU, so it must have been written by this user: the folder is made for the user
+alone, and one that belongs to another user or that others can write to is not used.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def cache_folder() -> Path:
 def cached(key: str, make: Callable[[], bytes]) -> bytes:
     """The content of the file `key` of the cache, made if it is missing, damaged or not the user's own.
 
-    A cache that cannot be used is no error: the content is made each time. Files appear whole or not at all, so processes
-    need no lock: at worst two make the same.
+    A cache that cannot be used is no error: the content is made each time. Files appear whole or not at all, so
+    processes need no lock: at worst two make the same.
     """
     with contextlib.suppress(OSError, RuntimeError), _own_folder(cache_folder()) as folder:
         whole = _read(key, folder)

@@ -1,7 +1,7 @@
 """The CUDA kernels compiled by NVRTC, where torch came with a GPU but no nvcc was there to build _C_cuda.
 
-Compiled at first use, one module for each dtype and architecture, and kept on disk (kernel_cache.py). libnvrtc comes with
-every CUDA build of torch, and the kernels include no header of CUDA's, so nothing else has to be installed.
+Compiled at first use, one module for each dtype and architecture, and kept on disk (kernel_cache.py). libnvrtc comes
+with every CUDA build of torch, and the kernels include no header of CUDA's, so nothing else has to be installed.
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ PLACES += [for_a_whole_group, in_older_options]
 def test_what_would_be_resolved_is_refused(place, value, state, tmp_path):
     place(state, value)
     path = saved(state, tmp_path)
-    with pytest.raises(UserError, match=f"refused to load {path}: the option .* asks for more") as refused:
+    # containers of omegaconf are looked at while they are unpickled already
+    line = path if "container" in place.__name__ else f"refused to load {path}: the option .* asks for more"
+    with pytest.raises(UserError, match=line) as refused:
         checkpoint_utils.load_model_ensemble([path])
     assert SECRET not in str(refused.value)
 
