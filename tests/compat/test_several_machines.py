@@ -84,13 +84,13 @@ def test_goes_on_after_an_agent_was_killed(fairseq_cli, pairs, tmp_path):
     """Sentences: the batches of two updates of one process are those of an update of two."""
     words = f"{pairs} {COMMON} {SENTENCES} --save-dir"
     fairseq_cli("train", words, tmp_path / "one", "--max-update 12 --update-freq 2")
-    with Machines(tmp_path, words, tmp_path / "two", "--max-update 100000 --save-interval-updates 5") as machines:
+    with Machines(tmp_path, words, tmp_path / "two", "--max-update 100000 --save-interval-updates 3") as machines:
         until = time.monotonic() + 200
-        while not (tmp_path / "two" / "checkpoint_1_5.pt").exists() and time.monotonic() < until:
+        while not (tmp_path / "two" / "checkpoint_1_3.pt").exists() and time.monotonic() < until:
             time.sleep(0.02)
         os.kill(machines.agents[1].pid, signal.SIGKILL)
     (tmp_path / "two" / "checkpoint_last.pt").unlink(missing_ok=True)  # it may have come further than 12
-    (tmp_path / "two" / "checkpoint_1_5.pt").rename(tmp_path / "two" / "checkpoint_last.pt")
+    (tmp_path / "two" / "checkpoint_1_3.pt").rename(tmp_path / "two" / "checkpoint_last.pt")
     train(tmp_path, words, tmp_path / "two", "--max-update 12")
     assert_same_model(tmp_path / "one", tmp_path / "two")
 
