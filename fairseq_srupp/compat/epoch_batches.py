@@ -6,10 +6,10 @@ epoch 3: other batches, of which it skips as many as had been read, so that sent
 state of the iterator, in the checkpoint, therefore names the epoch whose seed made the batches, and they are made
 with it again. An uninterrupted run has the batches of fairseq; so has one resumed from a checkpoint without the record.
 
-`reuse_dataloader`, in fairseq always on, keeps the worker processes from epoch to epoch, with their copy of the dataset,
-and with it the shuffling of the first epoch: masks and crops that should be new in each epoch stay the same (but not
-with `--num-workers 0`), `--curriculum 1` never shuffles, and both change when the run is resumed. Each epoch of training
-gets a data loader of its own. `--fix-batches-to-gpus` is forgotten on resuming; it is part of the state here.
+`reuse_dataloader`, in fairseq always on, keeps the worker processes from epoch to epoch, with their copy of the
+dataset, and with it the shuffling of the first epoch: masks and crops that should be new in each epoch stay the same
+(but not with `--num-workers 0`), `--curriculum 1` never shuffles, and both change when the run is resumed. Each epoch of
+training gets a data loader of its own. `--fix-batches-to-gpus` is forgotten on resuming; it is part of the state here.
 
 May go when fairseq saves how its batches were made, and tells its workers the epoch.
 """

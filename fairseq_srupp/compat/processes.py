@@ -6,14 +6,21 @@ objects through CUDA memory; and gives DistributedDataParallel a device number, 
 CPU. Training on the CPU with `--distributed-world-size N --distributed-backend gloo`, or under `torchrun
 --nproc-per-node N`, needs all of these. May go when fairseq runs there by itself.
 
-A UserError in one of the spawned processes ends the program with its line, once.
+A UserError in one of the spawned processes ends the program with its line, once. Under torchrun on several machines
+nobody tells the processes of the others that one has failed, and they wait for it (30 minutes under gloo): here the
+one that fails leaves word in torchrun's store, where the others look every second. Nor does fairseq notice that the
+checkpoint to go on from is on one machine only: its processes then wait for each other.
 """
 
+import contextlib
+import datetime
 import logging
 import os
 import re
 import socket
-from typing import Any, Callable, Dict
+import sys
+import threading
+from typing import Any, Callable, Dict, Iterator
 
 import torch
 
@@ -23,6 +30,7 @@ from fairseq_srupp.compat.inputs import known_mistakes
 from fairseq_srupp.compat.patch import wrap
 
 _LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # what torchrun sets
+_FAILED = "fairseq_srupp/failed"  # in torchrun's store: the rank that failed first
 
 
 class UserMistake(Exception):
@@ -59,6 +67,44 @@ def _spawn(main: Callable, cfg: Any, kwargs: Dict[str, Any], processes: int) -> 
         raise UserError(line.group(1)) from error
 
 
+@contextlib.contextmanager
+def _failures_shared() -> Iterator[None]:
+    """Within the block, an error of this process ends the others of torchrun, on all machines, and theirs this one."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        yield
+        return
+    address, port, rank = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), os.environ["RANK"]
+    store = torch.distributed.TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=60))
+    ended = threading.Event()
+
+    def line() -> str:
+        return f"fairseq_srupp: rank {store.get(_FAILED).decode()} has failed, and said why"
+
+    def watch() -> None:
+        with contextlib.suppress(RuntimeError):  # the store is gone: torchrun has ended, and ends this process
+            while not ended.wait(1):
+                if store.check([_FAILED]):
+                    sys.stdout.flush()
+                    print(line(), file=sys.stderr, flush=True)
+                    os._exit(1)  # the main thread may wait in a collective operation
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        ended.set()
+        watcher.join()
+        if not (isinstance(error, SystemExit) and not error.code):
+            with contextlib.suppress(RuntimeError):
+                first = store.compare_set(_FAILED, "", rank).decode()
+                if first != rank and not isinstance(error, UserError):  # such as a lost connection
+                    raise UserError(line()) from error
+        raise
+    finally:
+        ended.set()
+
+
 def _infer_on_cpu(training: Any) -> None:
     """How the processes find each other: what fairseq's infer_init_method does, for CPUs."""
     if all(name in os.environ for name in _LAUNCHER):
@@ -92,17 +138,34 @@ def call_main(original: Callable, cfg: Any, main: Callable, **kwargs: Any) -> An
             _infer_on_cpu(training)
         else:
             distributed_utils.infer_init_method(training)
-    if training.distributed_init_method is None or training.distributed_no_spawn:
+    if training.distributed_init_method is None:
         return original(cfg, main, **kwargs)
+    if training.distributed_no_spawn:
+        with _failures_shared():
+            return original(cfg, main, **kwargs)
     local = training.nprocs_per_node if on_cpu(cfg) else torch.cuda.device_count()
     _spawn(main, cfg, kwargs, min(local, training.distributed_world_size))
 
 
 def apply() -> None:
     from fairseq.distributed import utils as distributed_utils
+    from fairseq.file_io import PathManager
     from fairseq.models import distributed_fairseq_model
+    from fairseq.trainer import Trainer
 
     wrap(distributed_utils, "call_main")(call_main)
+
+    @wrap(Trainer, "load_checkpoint")
+    def load_checkpoint(original, self, filename, *args, **kwargs):
+        if self.data_parallel_world_size > 1:
+            here = PathManager.isfile(filename)
+            found = distributed_utils.all_gather_list(here, group=self.data_parallel_process_group)
+            if len(set(found)) > 1:
+                raise UserError(
+                    f"rank {found.index(True)} finds {filename} and rank {found.index(False)} does not: all machines "
+                    "need to share one --save-dir"
+                )
+        return original(self, filename, *args, **kwargs)
 
     @wrap(distributed_utils, "all_gather_list")
     def all_gather_list(original, data, group=None, max_size=16384):

@@ -1,14 +1,14 @@
 """What goes by epochs, updates and validation goes on as it was: learning rate, early stopping, loss scale.
 
 When fairseq (0.12) resumes a run,
-- a scheduler gets the state of another one, if `--lr-scheduler` was changed: KeyError 'best'. The state is left out with
-  a warning, as under `--reset-lr-scheduler`;
+- a scheduler gets the state of another one, if `--lr-scheduler` was changed: KeyError 'best'. The state is left out
+  with a warning, as under `--reset-lr-scheduler`;
 - one that follows validation (reduce_lr_on_plateau) has not seen the loss of the epoch at whose end the checkpoint was
   saved, and has forgotten how many epochs brought nothing (`--lr-patience`); polynomial_decay with `--force-anneal`
   takes the rate of the moment for that of the epoch's beginning;
 - `--patience` counts from 0;
-- `--fp16` and `--amp` start with their first loss scale, or with a new count of updates until it grows; and the optimizer
-  under them gets the state of another one, if `--optimizer` was changed (without them fairseq refuses).
+- `--fp16` and `--amp` start with their first loss scale, or with a new count of updates until it grows; and the
+  optimizer under them gets the state of another one, if `--optimizer` was changed (without them fairseq refuses).
 May go, part by part, as fairseq learns these.
 """
 
@@ -39,8 +39,8 @@ def _of_this_kind(scheduler, name: str) -> None:
             pass
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             logger.warning(
-                f"the checkpoint is of a run with --lr-scheduler {saved or 'of another kind'}: {name} goes on at its update, "
-                "without its state, as with --reset-lr-scheduler"
+                f"the checkpoint is of a run with --lr-scheduler {saved or 'of another kind'}: {name} goes on at its "
+                "update, without its state, as with --reset-lr-scheduler"
             )
 
     scheduler.state_dict, scheduler.load_state_dict = lambda: {**state_dict(), "scheduler": name}, load
@@ -109,7 +109,8 @@ def _early_stopping() -> None:
 
     @wrap(Trainer, "save_checkpoint")
     def save_checkpoint(original, self, filename, extra_state):
-        count = {name: vars(counter)[name] for counter in counted for name in ("best", "num_runs") if name in vars(counter)}
+        attributes = vars(counted[0]) if counted else {}
+        count = {name: attributes[name] for name in ("best", "num_runs") if name in attributes}
         return original(self, filename, {**extra_state, "early_stopping": count})
 
     @wrap(Trainer, "load_checkpoint")
@@ -146,7 +147,7 @@ def _half_precision() -> None:
         state_dict = dict(state_dict)
         saved, scaler = state_dict.pop("inner_optimizer", None), state_dict.pop("scaler", {})
         if saved not in (None, inner(self)):
-            raise UserError(f"the checkpoint's optimizer is {saved}, this run's is {inner(self)}: give --reset-optimizer")
+            raise UserError(f"the checkpoint's optimizer is {saved}, this run's {inner(self)}: give --reset-optimizer")
         restore_scaler(self.scaler, scaler)
         original(self, state_dict, optimizer_overrides)
 

@@ -59,6 +59,19 @@ def text(tmp_path_factory, fairseq_cli):
 
 
 @pytest.fixture(scope="session")
+def pairs(tmp_path_factory, fairseq_cli):
+    """Data of a translation: 60 short sentences, many of equal length, which only a seed puts in order."""
+    folder, words = tmp_path_factory.mktemp("pairs"), random.Random(0)
+    for split, sentences in (("train", 60), ("valid", 5)):
+        for side in "ab":
+            lines = (" ".join(words.choices("abcdefghij", k=words.randint(3, 6))) for _ in range(sentences))
+            (folder / f"{split}.{side}").write_text("\n".join(lines) + "\n")
+    inputs = f"--source-lang a --target-lang b --trainpref {folder}/train --validpref {folder}/valid"
+    fairseq_cli("preprocess", inputs, "--workers 1 --destdir", folder / "data")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory, text, fairseq_cli):
     """A --save-dir with the checkpoints of updates 2 and 4. Copy it before writing into it."""
     folder = tmp_path_factory.mktemp("trained")

@@ -36,19 +36,6 @@ MASKED = (
 UPDATES = 23  # of 7 or 8 in an epoch
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory, fairseq_cli):
-    """Data of a translation: 60 short sentences, many of equal length, which only a seed puts in order."""
-    folder, words = tmp_path_factory.mktemp("pairs"), random.Random(0)
-    for split, sentences in (("train", 60), ("valid", 5)):
-        for side in "ab":
-            lines = (" ".join(words.choices("abcdefghij", k=words.randint(3, 6))) for _ in range(sentences))
-            (folder / f"{split}.{side}").write_text("\n".join(lines) + "\n")
-    inputs = f"--source-lang a --target-lang b --trainpref {folder}/train --validpref {folder}/valid"
-    fairseq_cli("preprocess", inputs, "--workers 1 --destdir", folder / "data")
-    return folder / "data"
-
-
 def stops(number, seed):
     """So many of the updates, at random; the run ends after the last."""
     return [*sorted(random.Random(seed).sample(range(1, UPDATES), number)), UPDATES]
@@ -93,12 +80,10 @@ def test_text(fairseq_cli, text, tmp_path, options):
     compare(fairseq_cli, tmp_path, text.data, COMMON, *options)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_at_random(pairs, tmp_path, processes):
+def test_two_processes_killed_at_random(pairs, tmp_path):
     options = f"-m fairseq_cli.train {pairs} {COMMON} {SRUPP} --max-update {UPDATES} --save-interval-updates 2 "
-    options += f"--keep-interval-updates 1 --distributed-world-size {processes} --distributed-backend gloo "
-    for name, kills in (("whole", 0), ("killed", 2)):
-        run_with_kills(f"{options} --save-dir {tmp_path / name}".split(), tmp_path / name, kills, seed=processes)
+    options += "--keep-interval-updates 1 --distributed-world-size 2 --distributed-backend gloo "
+    for name, kills in (("whole", 0), ("killed", 1)):
+        run_with_kills(f"{options} --save-dir {tmp_path / name}".split(), tmp_path / name, kills, seed=3)
     assert_same(tmp_path / "whole", tmp_path / "killed")
-    starts = (tmp_path / "killed.log").read_text().count("Preparing to load checkpoint")
-    assert starts == 3
+    assert (tmp_path / "killed.log").read_text().count("Preparing to load checkpoint") == 2

@@ -121,7 +121,7 @@ def test_patience_is_not_renewed(fairseq_cli, text, tmp_path):
 def test_another_optimizer_under_bf16(fairseq_cli, text, tmp_path):
     train = f"{text.train} --bf16 --save-dir {tmp_path}"
     fairseq_cli("train", train, "--max-update 2")
-    with pytest.raises(UserError, match="is FairseqAdam, this run's is SGD: give --reset-optimizer"):
+    with pytest.raises(UserError, match="is FairseqAdam, this run's SGD: give --reset-optimizer"):
         fairseq_cli("train", train, "--max-update 4 --optimizer sgd")
     fairseq_cli("train", train, "--max-update 4 --optimizer sgd --reset-optimizer")
     fairseq_cli("train", train, "--max-update 6 --optimizer sgd")
