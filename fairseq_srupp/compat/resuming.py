@@ -96,7 +96,7 @@ def apply() -> None:
             instead = _agreed_restore_file(cfg, trainer)
             if instead is not None:
                 cfg = OmegaConf.merge(cfg, {"restore_file": instead, "finetune_from_model": None})
-            elif not PathManager.exists(os.path.join(cfg.save_dir, _LAST)):  # the first start of the run
+            elif not PathManager.exists(os.path.join(cfg.save_dir, LAST)):  # the first start of the run
                 for option in ("continue_once", "finetune_from_model"):
                     pretrained = getattr(cfg, option, None)
                     if pretrained and not PathManager.isfile(pretrained):
