@@ -13,12 +13,13 @@ PINS := $(VENV)/constraints.txt
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sanitize bench-op bench gpu wheel again
+.PHONY: help setup demo test torture sanitize bench-op bench gpu wheel again
 
 help:
 	@echo "make setup      install everything into $(VENV) (minutes the first time, nothing when it is there)"
 	@echo "make demo       train, evaluate and generate with a small model of each kind, 10 minutes"
 	@echo "make test       the whole test suite, 10 minutes"
+	@echo "make torture    kills, damage, malicious files, calls of the op in large numbers, 30 minutes; or TORTURE_MINUTES=5"
 	@echo "make sanitize   the tests of the op under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make bench-op   the recurrence against a copy of its bytes"
 	@echo "make bench      training speed against fairseq's transformer_lm"
@@ -33,6 +34,10 @@ demo: $(READY)
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile tests  # two processes, one file in one of them
 
+TORTURE_MINUTES ?= 30
+torture: $(READY)
+	$(RUN) tests/torture --minutes $(TORTURE_MINUTES) $(TORTURE_ARGS)
+
 # A build of its own beside the usual one. The kernels written for CUDA run on the CPU in these tests, so they are checked too.
 SANITIZED := $(CURDIR)/build/sanitized
 sanitize: $(READY)
@@ -40,7 +45,7 @@ sanitize: $(READY)
 	cd tests/ops && PYTHONPATH=$(SANITIZED) LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 SRUPP_HOST_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g1" \
 	  $(CURDIR)/$(VENV)/bin/pytest -p no:cacheprovider $(SANITIZE_TESTS)
-SANITIZE_TESTS := test_cpu_kernels.py test_cuda_kernels.py test_arguments.py test_gradients.py test_torch_integration.py
+SANITIZE_TESTS := test_cpu_kernels.py test_cuda_kernels.py test_arguments.py test_gradients.py test_torch_integration.py test_random_calls.py
 
 bench-op: $(READY)
 	$(RUN) examples/benchmarks/recurrence.py
