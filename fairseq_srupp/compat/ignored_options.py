@@ -2,17 +2,21 @@
 
 fairseq's commands (0.12) share one list of options and say nothing of those that they do not read. `--num-shards` and
 `--shard-id` are read by fairseq-eval-lm alone: each shard of fairseq-generate translates everything. It follows them
-here; the other options that would change a result, or write a file, end in one line where they are not followed. May go
-when each command takes its own options alone.
+here; the other options that would change a result, or write a file, end in one line where they are not followed. So do names
+in `--eval-bleu-args` that mean nothing there, a misspelt "beam" among them. May go when each command takes its own options
+alone.
 """
 
+import json
 import logging
 from typing import Any, Callable, Dict, Tuple
 
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.compat.patch import wrap_command
+from fairseq_srupp.compat.patch import wrap, wrap_command
 
 logger = logging.getLogger(__name__)
+
+_NOT_IN_VALIDATION = {"constraints", "lm_path", "lm_weight", "nbest", "prefix_size", "replace_unk", "score_reference"}
 
 _timers = []  # that of fairseq-generate, which starts with the first batch
 
@@ -64,6 +68,26 @@ def _checked(command: str) -> Callable:
     return main
 
 
+def check_bleu_options(cfg: Any) -> None:
+    """Raises: UserError for --eval-bleu-args or --eval-bleu-detok-args that are no JSON, or that nothing follows."""
+    from fairseq.dataclass.configs import GenerationConfig
+
+    followed = set(GenerationConfig.__dataclass_fields__) - _NOT_IN_VALIDATION
+    for option, example in (("eval_bleu_args", '{"beam": 4}'), ("eval_bleu_detok_args", '{"target_lang": "en"}')):
+        text = getattr(cfg, option) or "{}"
+        try:
+            given = json.loads(text)
+            known = isinstance(given, dict)
+        except json.JSONDecodeError:
+            known = False
+        option = f"--{option.replace('_', '-')} {text}"
+        if not known:
+            raise UserError(f"{option}: expected JSON such as '{example}'")
+        unknown = sorted(set(given) - followed) if "detok" not in option else []
+        if unknown:
+            raise UserError(f"{option}: validation does not follow {', '.join(unknown)}")
+
+
 def _sharded(original, cfg, output_file):
     """fairseq-generate takes the numbers of processes for those of shards; it starts none."""
     training = cfg.distributed_training
@@ -88,6 +112,14 @@ def _timer(original):
 
 
 def apply() -> None:
+    from fairseq.tasks.translation import TranslationTask
+
+    @wrap(TranslationTask, "build_model")
+    def build_model(original, self, cfg, *args, **kwargs):
+        if self.cfg.eval_bleu:
+            check_bleu_options(self.cfg)
+        return original(self, cfg, *args, **kwargs)
+
     for command in _NOT_FOLLOWED:
         wrap_command(command, "main")(_checked(command))
     wrap_command("generate", "_main")(_sharded)
