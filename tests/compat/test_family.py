@@ -172,3 +172,26 @@ def test_a_developed_tree_is_named_by_its_distribution(package, tmp_path):
     (folder / "fairseq").rename(tmp_path / "tree" / "fairseq")
     line = refusal("import fairseq_srupp.models", tmp_path / "tree", folder, cwd=tmp_path)
     assert f"fairseq 0.2.0 in {tmp_path}/tree/fairseq: it has no" in line and "pip uninstall fairseq;" in line
+
+
+def test_the_package_requires_no_fairseq_and_its_extra_one():
+    tomllib = pytest.importorskip("tomllib")
+    from packaging.requirements import Requirement
+
+    file = pathlib.Path(PACKAGE_DIR).parent / "pyproject.toml"
+    if not file.exists():
+        pytest.skip("this is no clone")
+    project = tomllib.loads(file.read_text())["project"]
+    assert not any("fairseq" in name for name in project["dependencies"] + project["optional-dependencies"]["test"])
+    extra = [Requirement(text) for text in project["optional-dependencies"]["fairseq"]]
+    for python, system, machine, expected in (
+        ("3.10", "linux", "x86_64", "fairseq-fixed"),
+        ("3.11", "linux", "x86_64", "ve-fairseq"),
+        ("3.12", "linux", "x86_64", "ve-fairseq"),
+        ("3.12", "linux", "aarch64", "fairseq-fixed"),
+        ("3.13", "linux", "x86_64", "fairseq-fixed"),
+        ("3.11", "darwin", "arm64", "fairseq-fixed"),
+    ):
+        here = {"python_version": python, "sys_platform": system, "platform_machine": machine}
+        here["implementation_name"] = "cpython"
+        assert [one.name for one in extra if one.marker.evaluate(here)] == [expected]
