@@ -132,7 +132,6 @@ PREPARING = [
     ("enwik8", {"ENWIK8_SPLIT": "90 5"}, "ENWIK8_SPLIT is not three whole numbers: 90 5"),
     ("wiki103", {"WORKERS": "0"}, "WORKERS must be at least 1: 0"),
     ("wiki103", {"WIKITEXT_WORDS": "many"}, "WIKITEXT_WORDS is no whole number: many"),
-    ("lm1b", {"SEED": "x"}, "SEED is no whole number: x"),
     ("lm1b", {"WORKERS": "-2"}, "WORKERS is no whole number: -2"),
     ("lm1b", {"LM1B_TOKENS": "1 2"}, "LM1B_TOKENS is not three whole numbers: 1 2"),
     ("iwslt14_de_en", {"VOCAB": "0"}, "VOCAB must be at least 1: 0"),
