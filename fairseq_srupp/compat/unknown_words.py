@@ -90,11 +90,12 @@ def _with_alignments(options: Any) -> Iterator[None]:
         yield
         return
     with open_dict(options) if OmegaConf.is_config(options) else contextlib.nullcontext():
+        before = getattr(options, "print_alignment", None)
         options.print_alignment = "hard"
         try:
             yield
         finally:
-            options.print_alignment = None
+            options.print_alignment = before
 
 
 class _NoTarget:
@@ -129,7 +130,7 @@ def apply() -> None:
     from fairseq import hub_utils, tokenizer, utils
     from fairseq.data import data_utils
     from fairseq.data.base_wrapper_dataset import BaseWrapperDataset
-    from fairseq.models import BaseFairseqModel
+    from fairseq.models import BaseFairseqModel, FairseqLanguageModel
     from fairseq.tasks.fairseq_task import FairseqTask
 
     @wrap(utils, "load_align_dict")
@@ -146,7 +147,7 @@ def apply() -> None:
     @wrap(FairseqTask, "build_generator")
     def build_generator(original, self, models, args, *more, **kwargs):
         with _with_alignments(args):
-            if getattr(args, "print_alignment", None) and not all(hasattr(model, "encoder") for model in models):
+            if getattr(args, "print_alignment", None) and isinstance(models[0], FairseqLanguageModel):
                 option = "--print-alignment" if getattr(args, "replace_unk", None) is None else "--replace-unk"
                 raise UserError(f"{option} needs a model of translation: a language model has no source to look at")
             return original(self, models, args, *more, **kwargs)

@@ -160,9 +160,11 @@ class SRUppLanguageModel(CompiledInTraining, FairseqLanguageModel):
 
     @classmethod
     def build_model(cls, cfg: SRUppLanguageModelConfig, task) -> "SRUppLanguageModel":
-        source = getattr(task, "source_dictionary", None)
+        source, target = getattr(task, "source_dictionary", None), task.target_dictionary
+        if source is not None and source != target:  # not the same words, of which the target may be the first
+            source = None
         window = cfg.mem_len if getattr(task, "reads_streams", False) else None
-        return cls(SRUppLanguageModelDecoder(cfg, task.target_dictionary, source, window))
+        return cls(SRUppLanguageModelDecoder(cfg, target, source, window))
 
     @property
     def stream_states(self) -> StreamStates:

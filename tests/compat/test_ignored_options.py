@@ -83,16 +83,8 @@ def test_what_is_not_followed_is_refused(pairs, fairseq_cli, command, options, l
         fairseq_cli(command, pairs.data, f"--user-dir {PACKAGE_DIR} --cpu --batch-size 1", model, options)
 
 
-@pytest.mark.parametrize(
-    "arguments, line",
-    [
-        ('{"bema":4}', "--eval-bleu-args .*: validation does not follow bema"),
-        ('{"beam":4,"replace_unk":"","nbest":2}', "validation does not follow nbest, replace_unk"),
-        ("beam=4", "--eval-bleu-args beam=4: expected JSON such as"),
-        ("4", "expected JSON such as"),
-    ],
-)
-def test_arguments_of_bleu_in_validation(pairs, fairseq_cli, arguments, line):
-    with pytest.raises(UserError, match=line):
+def test_options_that_bleu_in_validation_does_not_follow(pairs, fairseq_cli):
+    with pytest.raises(UserError, match="--eval-bleu-args .*: validation does not follow nbest, replace_unk"):
         options = f"--user-dir {PACKAGE_DIR} --cpu --optimizer adam --max-tokens 300 --no-save --disable-validation"
+        arguments = '{"beam":4,"replace_unk":"","nbest":2}'
         fairseq_cli("train", pairs.data, MODEL, options, "--eval-bleu --eval-bleu-args", arguments)
