@@ -93,12 +93,16 @@ def _is_attribute(name: Any) -> bool:
 
 
 class Metadata:
-    """Stands for what omegaconf keeps of a container or value beside it. Only flags are used; types are not."""
+    """Stands for what omegaconf keeps of a container or value beside it. Key and flags are used; types are not."""
 
+    key: Any = None
     flags: Dict[str, bool] = {}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        flags = state.get("flags") if type(state) is dict else None
+        if type(state) is not dict:
+            raise ValueError("omegaconf's metadata in an unknown format")
+        self.key = state["key"] if type(state.get("key")) in _KEYS else None
+        flags = state.get("flags")
         if type(flags) is dict:
             known = ("readonly", "struct", "allow_objects")
             self.flags = {name: flags[name] for name in known if type(flags.get(name)) is bool}
@@ -114,40 +118,66 @@ class ConfigValue:
 
 
 class DictConfig(omegaconf.DictConfig):
-    """Stands for omegaconf's: made anew from its content, with values of any type; the state is not taken over."""
+    """Stands for omegaconf's: made anew from content, place and flags, with values of any type and no other state."""
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        _make_anew(self, omegaconf.DictConfig, state)
+        _make_anew(self, omegaconf.DictConfig, state, {})
 
 
 class ListConfig(omegaconf.ListConfig):
     """Stands for omegaconf's, as `DictConfig` does."""
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        _make_anew(self, omegaconf.ListConfig, state)
+        _make_anew(self, omegaconf.ListConfig, state, [])
 
 
-def _make_anew(config: Any, kind: type, state: Dict[str, Any]) -> None:
-    content = state.get("_content") if type(state) is dict else ()
-    if type(content) is dict:
-        content = {key: _value(part) for key, part in content.items()}
-    elif type(content) is list:
-        content = [_value(part) for part in content]
+_KEYS = (str, int, float, bool, bytes)
+
+
+def _make_anew(config: Any, kind: type, state: Dict[str, Any], empty: Any) -> None:
+    """Values are not looked at, and those of other places not put in. What the container stands in, and what stands in
+    it, may be unfinished still: `misplaced` looks at that."""
+    if type(state) is not dict:
+        raise ValueError("an omegaconf container in an unknown format")
+    content, metadata, parent = state.get("_content"), state.get("_metadata"), state.get("_parent")
+    if type(content) is dict and kind is omegaconf.DictConfig and all(type(key) in _KEYS for key in content):
+        content = {key: _node(config, key, part) for key, part in content.items()}
+    elif type(content) is list and kind is omegaconf.ListConfig:
+        content = [_node(config, key, part) for key, part in enumerate(content)]
     elif content is not None and type(content) is not str:  # text: missing, or the value of another place
         raise ValueError("an omegaconf container in an unknown format")
+    if parent is not None and not isinstance(parent, (omegaconf.DictConfig, omegaconf.ListConfig)):
+        raise ValueError("an omegaconf container within something else")
     object.__setattr__(config, "__class__", kind)
-    kind.__init__(config, content, flags={"allow_objects": True})
-    metadata = state.get("_metadata")
+    kind.__init__(config, empty)
+    vars(config).update(_content=content, _parent=parent)
     if type(metadata) is Metadata:
-        config._metadata.flags = dict(metadata.flags)
+        config._metadata.key, config._metadata.flags = metadata.key, dict(metadata.flags)
 
 
-def _value(part: Any) -> Any:
-    if type(part) is ConfigValue:
-        return part.value
-    if type(part) in (DictConfig, ListConfig):  # not finished: it holds itself
-        raise ValueError("an omegaconf container within itself")
-    return part
+def _node(config: Any, key: Any, part: Any) -> Any:
+    if isinstance(part, (omegaconf.DictConfig, omegaconf.ListConfig)):
+        return part
+    if type(part) is not ConfigValue or not hasattr(part, "value"):
+        raise ValueError("an omegaconf container of something else")
+    node = omegaconf.AnyNode(None, key=key)
+    vars(node).update(_val=part.value, _parent=config)
+    return node
+
+
+def misplaced(config: Any) -> bool:
+    """Whether a container of omegaconf is within itself, or what it holds says that it is elsewhere."""
+    content = vars(config)["_content"]
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    if any(vars(part).get("_parent") is not config for part in parts):
+        return True
+    seen, place = set(), config
+    while place is not None:
+        if id(place) in seen:
+            return True
+        seen.add(id(place))
+        place = vars(place).get("_parent")
+    return False
 
 
 class TypeName:

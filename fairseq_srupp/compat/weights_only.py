@@ -37,7 +37,18 @@ def load(path: str) -> Any:
     Raises: UserError, naming the file, when it cannot be read, is damaged, or is no checkpoint; Refused when it holds
     something that is not data.
     """
-    return _checked(path, load_unchecked, path)
+    try:
+        damage = records.damage(path)
+        size = os.path.getsize(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if damage:
+        raise UserError(f"{path} is damaged: {damage}")
+    loaded = _explained(path, load_unchecked, path)
+    fault = _explained(path, _fault, loaded, size)
+    if fault:
+        raise UserError(f"{path} is no checkpoint: {fault}")
+    return loaded
 
 
 def load_unchecked(path: str) -> Any:
@@ -54,24 +65,17 @@ def allow() -> None:
     torch.serialization.add_safe_globals(allowed_classes.named())
 
 
-def _checked(path: str, loader: Callable, *args: Any, **kwargs: Any) -> Any:
-    """`loader(*args, **kwargs)`, which loads the file `path`, if its bytes are those that were saved and what comes out
-    is data; one-line UserErrors where not."""
+def _explained(path: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """`function(*args, **kwargs)`, which loads the file `path`, with its failures as one-line UserErrors."""
     try:
-        if os.path.lexists(path) and (damage := records.damage(path)):  # what is not there, the loader tells
-            raise UserError(f"{path} is damaged: {damage}")
         with warnings.catch_warnings():
             # The error that follows says it.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            loaded = loader(*args, **kwargs)
-        fault = _fault(loaded, os.path.getsize(path)) if os.path.isfile(path) else None
+            return function(*args, **kwargs)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # damaged bytes can make the unpickler fail in any way
         raise _complaint(path, error) from error
-    if fault:
-        raise UserError(f"{path} is no checkpoint: {fault}")
-    return loaded
 
 
 def _complaint(path: str, error: Exception) -> UserError:
@@ -88,6 +92,8 @@ def _complaint(path: str, error: Exception) -> UserError:
 
 def _fault(loaded: Any, file_size: int) -> Optional[str]:
     """Why something that torch.load made of a file of `file_size` bytes is nothing to work with, or None."""
+    import omegaconf
+
     from fairseq_srupp.compat import allowed_classes
 
     unfinished = {kind for kind, _ in allowed_classes.named() if isinstance(kind, type)} - {allowed_classes.Array}
@@ -95,6 +101,8 @@ def _fault(loaded: Any, file_size: int) -> Optional[str]:
     for part in _parts(loaded):
         if type(part) in unfinished:
             return f"it holds an unfinished {type(part).__name__}"
+        if isinstance(part, (omegaconf.DictConfig, omegaconf.ListConfig)) and allowed_classes.misplaced(part):
+            return "it holds an omegaconf container in an impossible place"
         if not isinstance(part, torch.Tensor):
             continue
         if part.layout != torch.strided or part.is_nested or part.is_quantized or part.device.type != "cpu":
@@ -135,7 +143,9 @@ def apply() -> None:
     allow()
 
     def load_checked(original, path, *args, **kwargs):
-        return _checked(path, original, path, *args, **kwargs)
+        if os.path.lexists(path):  # or it is elsewhere, or the original says that there is none
+            load(path)
+        return _explained(path, original, path, *args, **kwargs)
 
     wrap(checkpoint_utils, "load_checkpoint_to_cpu")(load_checked)
     wrap(checkpoint_utils, "load_ema_from_checkpoint")(load_checked)

@@ -303,4 +303,6 @@ def test_a_run_of_torchs_radam_goes_on(fairseq_cli, text, tmp_path, monkeypatch,
     ours, theirs = (torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True) for name in ("ours", "torch"))
     assert [part["num_updates"] for part in ours["optimizer_history"]] == [8, 12]
     torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=1e-6)
+    for state in (ours, theirs):
+        state["last_optimizer_state"].pop("inner_optimizer", None)  # a name
     torch.testing.assert_close(ours["last_optimizer_state"], theirs["last_optimizer_state"], rtol=0, atol=1e-6)

@@ -113,18 +113,26 @@ def test_no_state_and_no_argument_of_a_pickle_does_harm(tmp_path):
     assert said.keys() == programs.keys()
     assert all(line == "loaded" or line.startswith("fairseq_srupp: ") for line in said.values())
     # What these give is a config of its own, or an empty dict.
-    harmless = {"method of a DictConfig", "DictConfig that is its own parent", "factory of a defaultdict"}
+    harmless = {"method of a DictConfig", "factory of a defaultdict"}
     assert {name for name, line in said.items() if line == "loaded" and not name.startswith("seed")} == harmless
     assert {line == "loaded" for name, line in said.items() if name.startswith("seed")} == {True, False}
 
 
-def test_a_config_takes_no_method_and_no_parent_from_a_file(tmp_path):
-    programs = dict(malicious.crafted())
-    for name in ("method of a DictConfig", "DictConfig that is its own parent"):
-        malicious.write(tmp_path / "x.pt", programs[name])
-        config = weights_only.load(tmp_path / "x.pt")["model"]
-        assert type(config) is DictConfig and vars(config).keys() == vars(OmegaConf.create({})).keys()
-        assert config._get_parent() is None and config == {}
+def test_a_config_takes_no_method_from_a_file(tmp_path):
+    malicious.write(tmp_path / "x.pt", dict(malicious.crafted())["method of a DictConfig"])
+    config = weights_only.load(tmp_path / "x.pt")["model"]
+    assert type(config) is DictConfig and vars(config).keys() == vars(OmegaConf.create({})).keys()
+    assert config == {}
+
+
+def test_a_part_of_a_config_keeps_what_it_refers_to(tmp_path):
+    """pickle comes to what holds it in the middle of it."""
+    whole = OmegaConf.create({"part": {"list": [{"x": "${seed}"}]}, "seed": 5})
+    torch.save({"model": {}, "part": whole.part, "deeper": whole.part.list[0]}, tmp_path / "x.pt")
+    loaded = weights_only.load(tmp_path / "x.pt")
+    assert loaded["part"].list[0].x == loaded["deeper"].x == 5
+    assert loaded["part"].list[0]._get_full_key("x") == "part.list[0].x"
+    assert loaded["part"].list[0] is loaded["deeper"]
 
 
 def test_fairseqs_own_loader_refuses_crafted_state(tmp_path):
@@ -186,3 +194,15 @@ def test_a_state_survives_the_broadcast_to_other_ranks(trained):
         received = distributed_utils._put_tensors_in_obj(torch.load(buffer, map_location="cpu"), tensors)
     assert received["cfg"] == state["cfg"]
     assert received["model"].keys() == state["model"].keys()
+
+
+@pytest.mark.parametrize("name", ["DictConfig that is its own parent", "DictConfig within its own part"])
+def test_options_that_hold_themselves_end(name, tmp_path):
+    """In a process, which would go round for ever."""
+    malicious.write(tmp_path / "x.pt", dict(malicious.crafted())[name], key="cfg")
+    code = "import sys\nfrom fairseq_srupp import compat\ncompat.apply()\nfrom fairseq import checkpoint_utils as c\n"
+    command = [sys.executable, "-c", code + "c.load_checkpoint_to_cpu(sys.argv[1])", str(tmp_path / "x.pt")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+    assert done.returncode == 1 and "x.pt is no checkpoint: it holds an omegaconf container" in done.stderr

@@ -39,10 +39,10 @@ def set_state(thing: bytes, state: bytes) -> bytes:
     return thing + state + b"b"
 
 
-def write(path, program: bytes) -> None:
-    """A checkpoint whose model is what the program makes, in the format of torch.save."""
+def write(path, program: bytes, key: str = "model") -> None:
+    """A checkpoint whose `key` is what the program makes, in the format of torch.save."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02}" + value("model") + program + b"s.")
+        archive.writestr("archive/data.pkl", b"\x80\x02}" + value(key) + program + b"s.")
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
 
@@ -106,6 +106,10 @@ def crafted() -> Iterator[Tuple[str, bytes]]:
     yield "DictConfig within itself", loop
     parent = new(_CONFIG) + b"q\x07" + dict_of(_content=value({}), _parent=b"h\x07") + b"b"
     yield "DictConfig that is its own parent", parent
+    inner = new(_CONFIG) + b"q\x08" + dict_of(_content=dict_of(a=b"h\x07"), _parent=b"h\x07") + b"b"
+    yield "DictConfig within its own part", new(_CONFIG) + b"q\x07" + dict_of(_content=dict_of(a=inner)) + b"b"
+    yield "DictConfig of what is none", config(_content=dict_of(a=name("builtins", "str")))
+    yield "DictConfig with a list for a key", config(_content=b"}" + value((1,)) + value(1) + b"s")
     yield "factory of a defaultdict", call(name("collections", "defaultdict"), name("torch", "Tensor"))
     yield "list of bytes", call(name("builtins", "list"), value(b"A" * 100))
     yield "number of digits", call(name("builtins", "int"), value("9" * 100_000))
