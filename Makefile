@@ -106,7 +106,7 @@ $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc
 	$(PIP) install --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
 	fairseq="$(FAIRSEQ)"; extras=test; \
 	if [ -n "$$fairseq" ]; then \
-	  old=$$($(RUN) -c 'from importlib.metadata import packages_distributions as of; print(*set(of().get("fairseq", ())))'); \
+	  old=$$($(RUN) -c 'from fairseq_srupp.compat import family; print(*{one.name for one in family.distributions()})'); \
 	  [ -z "$$old" ] || $(PIP) uninstall --quiet --yes $$old; \
 	elif ! $(RUN) -c 'from fairseq_srupp.compat import family; family.require()' >/dev/null 2>&1; then \
 	  fairseq="fairseq (4 more minutes where it has to be built)"; extras=test,fairseq; \

@@ -22,7 +22,7 @@ from typing import Any, Dict, Iterable, Optional, Tuple
 from fairseq_srupp.compat import checkpoint_options
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.literals import literal
-from fairseq_srupp.compat.patch import wrap
+from fairseq_srupp.compat.patch import wrap, wrap_where_there
 
 _SPEECH = "pytorch/fairseq"  # the repository of fairseq's published models
 
@@ -157,6 +157,6 @@ def apply() -> None:
 
     sys.meta_path.insert(0, _Finder())
     _cover_imported()
-    wrap(FastaDataset, "_build_index")(_index)
+    wrap_where_there(FastaDataset, "_build_index")(_index)
     wrap(MetersDict, "load_state_dict")(_load_meters)
     wrap(S2THubInterface, "predict")(_predict)

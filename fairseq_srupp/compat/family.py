@@ -5,52 +5,21 @@ family will do. It is known by what the repairs and the plugin need, not by its 
 own way. May go when there is one fairseq again.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
-from typing import Iterator, List, NamedTuple, Optional
+import pathlib
+import re
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from fairseq_srupp.compat.errors import UserError
 
-# Modules of fairseq and names in them: everything that this package imports or replaces.
-_NEEDED = {
-    "checkpoint_utils": "load_checkpoint load_checkpoint_to_cpu load_model_ensemble_and_task save_checkpoint "
-    "torch_persistent_save verify_checkpoint_directory convert_namespace_to_omegaconf OmegaConf",
-    "criterions.adaptive_loss": "AdaptiveLoss.forward",
-    "data": "Dictionary FairseqDataset IdDataset ListDataset NestedDictionaryDataset NumelDataset PadDataset",
-    "data.data_utils": "batch_by_size load_indexed_dataset",
-    "data.encoders": "register_bpe",
-    "data.encoders.sentencepiece_bpe": "SentencepieceBPE.__init__",
-    "data.fasta_dataset": "FastaDataset._build_index fasta_file_path",
-    "data.indexed_dataset": "get_available_dataset_impl MMapIndexedDataset.Index.__del__",
-    "data.iterators": "EpochBatchIterator",
-    "data.language_pair_dataset": "",
-    "data.token_block_dataset": "",
-    "dataclass": "ChoiceEnum FairseqDataclass",
-    "dataclass.utils": "convert_namespace_to_omegaconf",
-    "distributed.utils": "_TensorPlaceholder all_gather_list broadcast_object call_main distributed_main "
-    "infer_init_method",
-    "file_io": "PathManager.copy PathManager.path_requires_pathmanager PathManager.supports_rename",
-    "file_utils": "PYTORCH_FAIRSEQ_CACHE cached_path load_archive_file",
-    "hub_utils": "from_pretrained",
-    "logging.meters": "Meter MetersDict.load_state_dict safe_round",
-    "logging.metrics": "",
-    "models": "BaseFairseqModel FairseqEncoder FairseqEncoderDecoderModel FairseqIncrementalDecoder "
-    "FairseqLanguageModel import_models register_model register_model_architecture",
-    "models.distributed_fairseq_model": "DistributedDataParallel",
-    "models.speech_to_text.hub_interface": "S2THubInterface.predict",
-    "optim": "FairseqOptimizer OPTIMIZER_REGISTRY register_optimizer",
-    "options": "parse_args_and_arch",
-    "registry": "REGISTRIES",
-    "sequence_scorer": "SequenceScorer",
-    "tasks": "FairseqTask import_tasks register_task setup_task",
-    "tasks.fairseq_task": "FairseqTask.train_step",
-    "tasks.language_modeling": "LanguageModelingTask.load_dataset",
-    "tasks.translation": "TranslationTask.load_dataset",
-    "trainer": "Trainer.__init__ Trainer.load_checkpoint",
-    "utils": "apply_to_sample import_user_module move_to_cpu move_to_cuda",
-}
+# What this package imports of fairseq, wherever it does, and what its repairs replace there: a name, or one in a class.
+_IMPORTED = re.compile(r"^ *from (fairseq(?:\.\w+)*) import (\([^)]*\)|[^\n#]*)", re.MULTILINE)
+_REPLACED = re.compile(r"\bwrap\(([\w.]+), \"(\w+)\"\)")
 _RELATIVES = ("fairseq2",)  # packages without a module `fairseq` that may be taken for one
 
 
@@ -69,12 +38,25 @@ class Found(NamedTuple):
         return here if self.fault is None else f"not a suitable one: {here}: {self.fault}"
 
 
-def needed() -> Iterator[str]:
-    """The names that a suitable fairseq has, each with its module: `fairseq.trainer.Trainer.__init__`."""
-    for module, names in _NEEDED.items():
-        yield f"fairseq.{module}"
-        for name in names.split():
-            yield f"fairseq.{module}.{name}"
+@functools.cache
+def needed() -> Tuple[str, ...]:
+    """The names that a suitable fairseq has, each with its module, as `fairseq.trainer.Trainer.__init__`.
+
+    They are read off the sources of this package, so that nothing is repaired half before a name turns out to be missing.
+    """
+    names = set()
+    for path in pathlib.Path(__file__).parent.parent.rglob("*.py"):
+        source, known = path.read_text(encoding="utf-8"), {}
+        for module, imported in _IMPORTED.findall(source):
+            for words in map(str.split, imported.strip("()").split(",")):
+                if words:  # `name`, or `name as other`
+                    known[words[-1]] = f"{module}.{words[0]}"
+        names.update(known.values())
+        for owner, name in _REPLACED.findall(source):
+            first, *others = owner.split(".")
+            if first in known:
+                names.add(".".join([known[first], *others, name]))
+    return tuple(sorted(names))
 
 
 def find() -> Found:
@@ -114,20 +96,19 @@ def _folder() -> Optional[str]:
 
 def _fault() -> Optional[str]:
     """What a repair, or the plugin, would miss first."""
-    for module, names in _NEEDED.items():
-        path = f"fairseq.{module}"
+    for path in needed():
+        known = "fairseq"
         try:
-            owner = importlib.import_module(path)
-        except Exception as error:  # a fairseq for other versions of Python or hydra fails in any way
-            if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
-                return f"it has no {error.name}"
-            return f"{path} cannot be imported: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        for name in names.split():
-            value = owner
-            for part in name.split("."):
-                if not hasattr(value, part):
-                    return f"it has no {path}.{name}"
+            value = importlib.import_module(known)
+            for part in path.split(".")[1:]:
+                known = f"{known}.{part}"
+                if inspect.ismodule(value) and not hasattr(value, part):
+                    importlib.import_module(known)
                 value = getattr(value, part)
+        except Exception as error:  # a fairseq for other versions of Python or hydra fails in any way
+            if isinstance(error, AttributeError) and not inspect.ismodule(value) or getattr(error, "name", None) == known:
+                return f"it has no {known}"
+            return f"it cannot be imported: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return None
 
 
@@ -147,17 +128,25 @@ def _own_version(folder: str) -> str:
     return "of unknown version"
 
 
+def distributions() -> Iterator[importlib.metadata.Distribution]:
+    """Those installed here that have a package `fairseq`: more than one have overwritten each other."""
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"] or ""
+        if "fairseq" in name.lower():  # all forks are called so; reading the files of every other one takes long
+            top = (distribution.read_text("top_level.txt") or "").split()
+            if "fairseq" in top or any(file.parts[0] == "fairseq" for file in distribution.files or ()):
+                yield distribution
+
+
 def _distributions(folder: str) -> List[str]:
-    """Those that were installed into this folder, or are developed in it: more than one have overwritten each other."""
-    found = []
-    for name in dict.fromkeys(importlib.metadata.packages_distributions().get("fairseq", ())):
-        distribution = importlib.metadata.distribution(name)
-        installed = os.path.realpath(str(distribution.locate_file("fairseq"))) == os.path.realpath(folder)
-        sources = os.path.dirname(os.path.realpath(folder))
-        editable = f"file://{sources}" in (distribution.read_text("direct_url.json") or "")
-        if installed or editable:
+    """Name and version of those that were installed into this folder, or are developed in it."""
+    folder, found = os.path.realpath(folder), []
+    for distribution in distributions():
+        installed = os.path.realpath(str(distribution.locate_file("fairseq"))) == folder
+        sources = f"file://{os.path.dirname(folder)}"
+        if installed or sources in (distribution.read_text("direct_url.json") or ""):
             found.append(f"{distribution.metadata['Name']} {distribution.version}")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _version(distribution: str) -> Optional[str]:

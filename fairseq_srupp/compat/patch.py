@@ -27,6 +27,11 @@ def wrap(owner: Any, name: str) -> Callable[[Callable], Callable]:
     return decorator
 
 
+def wrap_where_there(owner: Any, name: str) -> Callable[[Callable], Callable]:
+    """Decorator: like `wrap`, of what some trees of fairseq do not have (family.py asks all for what `wrap` replaces)."""
+    return wrap(owner, name) if hasattr(owner, name) else lambda replacement: replacement
+
+
 def wrap_command(command: str, name: str) -> Callable[[Callable], Callable]:
     """Decorator: like `wrap`, of a function of fairseq_cli.`command` where this process has it: imported, or run as
     `python -m`, or both."""

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -75,19 +76,22 @@ def test_the_fairseq_of_this_environment_will_do():
 
 
 def test_all_that_the_package_imports_and_replaces_is_asked_for():
-    """Or a tree that lacks it would be accepted, and fail with a traceback."""
-    asked = set(family.needed())
+    """Or a tree that lacks it would be accepted, and fail with a traceback. Found here by another way."""
+    asked, seen = set(family.needed()), 0
     for path in pathlib.Path(PACKAGE_DIR).rglob("*.py"):
         imported = {}
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fairseq":
                 imported.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "wrap":
-                owner, name = node.args
-                if isinstance(name, ast.Constant) and ast.unparse(owner) in imported:
-                    imported[f"{path}:{node.lineno}"] = f"{imported[ast.unparse(owner)]}.{name.value}"
-        for name in imported.values():
-            assert any(known == name or known.startswith(f"{name}.") for known in asked), f"{name}, of {path}"
+                owner, name = map(ast.unparse, node.args)
+                first, _, rest = owner.partition(".")
+                if first in imported and name[0] in "'\"":
+                    imported[node] = ".".join(filter(None, [imported[first], rest, ast.literal_eval(name)]))
+        assert asked.issuperset(imported.values()), path
+        seen += len(imported)
+    assert seen > 50
 
 
 def test_without_fairseq(without_fairseq, tmp_path):
@@ -150,14 +154,14 @@ def test_a_part_of_fairseq(package, tmp_path):
 def test_a_function_that_is_missing(package, tmp_path):
     folder = package(None, {"__init__.py": "", "version.txt": "1.0.0a0\n", "checkpoint_utils.py": "def load_checkpoint(): pass"})
     line = refusal("import fairseq_srupp.models", folder, cwd=tmp_path)
-    assert f"fairseq 1.0.0a0 in {folder}/fairseq: it has no fairseq.checkpoint_utils.load_checkpoint_to_cpu" in line
+    assert re.search(rf"fairseq 1.0.0a0 in {re.escape(str(folder))}/fairseq: it has no fairseq\.checkpoint_utils\.\w+;", line)
     assert "uninstall" not in line
 
 
 def test_a_fairseq_that_cannot_be_imported(package, tmp_path):
     folder = package(None, {"__init__.py": "raise ValueError('mutable\\ndefault')", "version.txt": "0.12.2"})
     line = refusal("import fairseq_srupp.models", folder, cwd=tmp_path)
-    assert "fairseq.checkpoint_utils cannot be imported: ValueError: mutable default" in line
+    assert "/fairseq: it cannot be imported: ValueError: mutable default;" in line
     folder = package(None, {"__init__.py": "import no_such_module"})
     line = refusal("import fairseq_srupp.models", folder, cwd=tmp_path)
     assert "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'" in line
