@@ -141,7 +141,8 @@ def call_main(original: Callable, cfg: Any, main: Callable, **kwargs: Any) -> An
     if training.distributed_init_method is None:
         return original(cfg, main, **kwargs)
     if training.distributed_no_spawn:
-        with _failures_shared():
+        # torch puts the rank before what ends with a traceback; a line of ours is none
+        with _failures_shared(), known_mistakes():
             return original(cfg, main, **kwargs)
     local = training.nprocs_per_node if on_cpu(cfg) else torch.cuda.device_count()
     _spawn(main, cfg, kwargs, min(local, training.distributed_world_size))

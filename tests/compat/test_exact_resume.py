@@ -10,6 +10,8 @@ from stopped_runs import run_with_kills
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 from fairseq_srupp.compat.weights_only import load
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # numpy of fairseq
+
 COMMON = (
     f"--user-dir {PACKAGE_DIR} --cpu --optimizer adam --lr 0.01 --dropout 0.1 --num-workers 0 --no-progress-bar "
     "--log-interval 1000 --no-epoch-checkpoints --save-interval 100 --seed 5 --disable-validation "
@@ -61,7 +63,6 @@ def compare(fairseq_cli, tmp_path, *words, seed=0):
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of buckets
 @pytest.mark.parametrize(
     "options",
     [

@@ -306,3 +306,11 @@ def test_a_run_of_torchs_radam_goes_on(fairseq_cli, text, tmp_path, monkeypatch,
     for state in (ours, theirs):
         state["last_optimizer_state"].pop("inner_optimizer", None)  # a name
     torch.testing.assert_close(ours["last_optimizer_state"], theirs["last_optimizer_state"], rtol=0, atol=1e-6)
+
+
+def test_a_pretrained_model_is_needed_at_the_first_start_only(fairseq_cli, text, run, tmp_path):
+    for option, value in (("--finetune-from-model", tmp_path), ("--continue-once", "nowhere.pt")):
+        with pytest.raises(UserError, match=f"no such file: {option} {value}"):
+            fairseq_cli("train", text.train, "--max-update 1 --save-dir", tmp_path / "new", option, value)
+        go_on(fairseq_cli, text, run, option, value)
+    assert updates_in(run / "checkpoint_last.pt") == 6
