@@ -3,21 +3,26 @@
 fairseq (0.12) builds omegaconf containers of them, and these put into a value such as "${oc.env:TOKEN}" what the
 environment holds, or what another resolver of omegaconf or hydra gives. Older checkpoints refer to other options
 ("${common.seed}"), which goes on to work; a checkpoint with anything else of that kind is refused. The names of
-components in older ones (`args.bpe`) are names of hydra's files, so they must not be paths. May go when fairseq reads
-the options of checkpoints without interpolation.
+components in older ones (`args.bpe`) are names of hydra's files, so they must not be paths. Two options name what is
+to be written: the predictions of sentence_ranking, and the log for TensorBoard of text_to_speech; where a checkpoint
+names it, nothing is written. May go when fairseq reads the options of checkpoints without interpolation, and writes
+only where the command line says.
 """
 
 import argparse
+import logging
 import re
 from typing import Any, Dict, Iterator, Tuple
 
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
 
+logger = logging.getLogger(__name__)
+
 _REFERENCE = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")  # to another option: no resolver, no text around it
 _COMPONENT = re.compile(r"[\w-]*")
 
-_files: Dict[str, str] = {}
+_files: Dict[str, str] = {}  # of each text the checkpoint
 
 
 def file_of(text: str) -> Any:
@@ -70,8 +75,18 @@ def _check(options: Any, found: list) -> None:
         found.append(text)
 
 
+def _where_to_write(path: Any) -> Any:
+    """The value of an option that names what is to be written; None where it stands in a checkpoint."""
+    if path is None or isinstance(path, str) and file_of(path) is None:
+        return path
+    logger.warning("%s: not written; it is an option of a checkpoint", path)
+    return None
+
+
 def apply() -> None:
     from fairseq import checkpoint_utils
+    from fairseq.criterions.sentence_ranking import SentenceRankingCriterion
+    from fairseq.tasks.text_to_speech import TextToSpeechTask
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -86,6 +101,16 @@ def apply() -> None:
             return OmegaConf.create(obj, *args, **kwargs)
 
     checkpoint_utils.OmegaConf = Options
+
+    @wrap(SentenceRankingCriterion, "__init__")
+    def sentence_ranking(original, self, task, ranking_head_name, save_predictions, num_classes):
+        original(self, task, ranking_head_name, _where_to_write(save_predictions), num_classes)
+
+    @wrap(TextToSpeechTask, "__init__")
+    def text_to_speech(original, self, args, src_dict):
+        original(self, args, src_dict)
+        if self.tensorboard_dir and _where_to_write(args.tensorboard_logdir) is None:
+            self.tensorboard_dir = ""
 
     @wrap(checkpoint_utils, "convert_namespace_to_omegaconf")
     def convert_namespace_to_omegaconf(original, args):

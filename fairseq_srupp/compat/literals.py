@@ -4,6 +4,7 @@ import ast
 from typing import Any
 
 _LONGEST = 10_000  # elements of a list or characters of a text; "[(512, 3)] * 20" needs 20
+_LONGEST_TEXT = 100_000  # characters; some texts take Python time that grows with their square
 _EXPECTED = "expected numbers, text, lists and the like, with + and * at most"
 
 
@@ -12,8 +13,10 @@ def literal(text: str) -> Any:
 
     Raises:
         ValueError: saying why, for everything else (names, calls, other operators) and for results of more than
-            10,000 elements. Nothing is executed.
+            10,000 elements, of texts of more than 100,000 characters too. Nothing is executed.
     """
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"it has more than {_LONGEST_TEXT:,} characters")
     try:
         return _value(ast.parse(text.lstrip(" \t"), mode="eval").body)
     except (SyntaxError, TypeError, MemoryError, RecursionError, OverflowError) as error:

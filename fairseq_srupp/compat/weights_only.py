@@ -14,7 +14,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
@@ -114,7 +114,39 @@ def _fault(loaded: Any, file_size: int) -> Optional[str]:
             declared += part.numel() * part.element_size()
     if declared > 2 * file_size:  # views of one another may overlap, but not by orders of magnitude
         return f"it declares tensors of {declared:,} bytes in a file of {file_size:,}"
+    if _values(loaded, file_size) > file_size:
+        return f"it stands for more values than the {file_size:,} bytes that it has"
     return None
+
+
+def _inner(part: Any) -> List[Any]:
+    """What an object holds, in itself."""
+    import omegaconf
+
+    if isinstance(part, dict):
+        return [*part.keys(), *part.values()]
+    if isinstance(part, (list, tuple, set)):
+        return list(part)
+    if isinstance(part, (argparse.Namespace, omegaconf.base.Node)):
+        return [value for name, value in vars(part).items() if name != "_parent"]
+    return []
+
+
+def _values(nested: Any, limit: int) -> int:
+    """How many values an object holds, one that stands in several places counted in each, as whoever copies the object
+    without regard to that makes them: twenty lists, each of which holds the next one twice, are a million. No more than
+    `limit` + 1 are counted."""
+    counts: Dict[int, int] = {}
+    waiting = [(nested, False)]
+    while waiting:
+        part, inner_counted = waiting.pop()
+        if inner_counted:
+            counts[id(part)] = min(1 + sum(counts[id(inner)] for inner in _inner(part)), limit + 1)
+        elif id(part) not in counts:
+            counts[id(part)] = 1  # within itself
+            waiting.append((part, True))
+            waiting += [(inner, False) for inner in _inner(part)]
+    return counts[id(nested)]
 
 
 def _parts(nested: Any) -> Iterator[Any]:
@@ -128,12 +160,32 @@ def _parts(nested: Any) -> Iterator[Any]:
             continue
         seen.add(id(part))
         yield part
-        if isinstance(part, dict):
-            waiting += [*part.keys(), *part.values()]
-        elif isinstance(part, (list, tuple, set)):
-            waiting += part
-        elif isinstance(part, (argparse.Namespace, omegaconf.base.Node)):
-            waiting += vars(part).values()
+        waiting += _inner(part)
+        if isinstance(part, omegaconf.base.Node):
+            waiting.append(vars(part).get("_parent"))
+
+
+def _misformed(state: Any) -> Optional[str]:
+    """Why fairseq cannot work on what is in a checkpoint, or None."""
+    import omegaconf
+
+    options = (omegaconf.DictConfig, type(None))
+    kinds = {
+        "args": (argparse.Namespace, *options),
+        "cfg": (dict, *options),  # text would be read as YAML
+        "model": dict,
+        "optimizer_history": list,
+        "extra_state": dict,
+        "task_state": dict,
+    }
+    if not isinstance(state, dict):
+        return f"it is of type {type(state).__name__}"
+    for part, kind in kinds.items():
+        if part in state and not isinstance(state[part], kind):
+            return f"its {part} is of type {type(state[part]).__name__}"
+    if not all(isinstance(name, str) for name in state.get("model", ())):
+        return "its model has parameters without a name"
+    return None
 
 
 def apply() -> None:
@@ -144,7 +196,9 @@ def apply() -> None:
 
     def load_checked(original, path, *args, **kwargs):
         if os.path.lexists(path):  # or it is elsewhere, or the original says that there is none
-            load(path)
+            fault = _misformed(load(path))
+            if fault:
+                raise UserError(f"{path} is not a checkpoint of fairseq: {fault}")
         return _explained(path, original, path, *args, **kwargs)
 
     wrap(checkpoint_utils, "load_checkpoint_to_cpu")(load_checked)

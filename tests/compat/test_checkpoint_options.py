@@ -1,6 +1,8 @@
 """Options of checkpoints are text: nothing of the environment or of this machine's files gets into them."""
 
 import argparse
+import json
+import os
 import re
 
 import pytest
@@ -91,6 +93,33 @@ def test_what_would_be_resolved_is_refused(place, value, state, tmp_path):
     with pytest.raises(UserError, match=line) as refused:
         checkpoint_utils.load_model_ensemble([path])
     assert SECRET not in str(refused.value)
+
+
+def test_options_are_no_yaml(state, tmp_path):
+    """omegaconf reads text as YAML, whose escapes hide what would be resolved."""
+    state["cfg"]["common"]["tensorboard_logdir"] = "$SECRET"
+    state["cfg"] = json.dumps(state["cfg"]).replace("$SECRET", "\\u0024{oc.env:SECRET}")
+    path = saved(state, tmp_path)
+    with pytest.raises(UserError, match="x.pt is not a checkpoint of fairseq: its cfg is of type str"):
+        checkpoint_utils.load_model_ensemble([path])
+
+
+@pytest.mark.parametrize("name", [str, os.fsencode], ids=["text", "bytes"])
+def test_nothing_is_written_where_a_checkpoint_says(name, state, text, tmp_path, fairseq_cli):
+    (tmp_path / "mine").write_text("mine")
+    options = {"_name": "sentence_ranking", "ranking_head_name": "x", "num_classes": 2}
+    state["cfg"]["criterion"] = {**options, "save_predictions": name(str(tmp_path / "mine"))}
+    path = saved(state, tmp_path)
+    with pytest.raises(UserError, match="must provide sentence ranking head"):
+        fairseq_cli("validate", text.data, "--task language_modeling --cpu --batch-size 4 --path", path)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_predictions_are_written_where_the_user_says(tmp_path):
+    from fairseq.criterions.sentence_ranking import SentenceRankingCriterion
+
+    SentenceRankingCriterion(None, "x", str(tmp_path / "predictions"), 2)
+    assert (tmp_path / "predictions").exists()
 
 
 @pytest.mark.parametrize("command", ["eval-lm", "validate", "train"])

@@ -159,6 +159,53 @@ def test_tensors_without_data_are_told_in_one_line(tensor, message, trained, tmp
             loader(str(tmp_path / "x.pt"))
 
 
+@pytest.mark.parametrize("container", [lambda x: [x, x], lambda x: {"a": x, "b": x}, lambda x: argparse.Namespace(a=x, b=x)])
+def test_few_bytes_that_stand_for_many_values_are_refused(container, trained, tmp_path):
+    """Options are copied value by value: it would take all time and memory."""
+    state, bomb = torch.load(trained / "checkpoint_last.pt", weights_only=True), 0
+    for _ in range(40):
+        bomb = container(bomb)
+    state["cfg"]["common"]["seed"] = bomb
+    torch.save(state, tmp_path / "x.pt")
+    for loader in (checkpoint_utils.load_checkpoint_to_cpu, weights_only.load):
+        with pytest.raises(UserError, match="x.pt is no checkpoint: it stands for more values"):
+            loader(str(tmp_path / "x.pt"))
+
+
+def test_values_are_counted_where_they_stand():
+    shared = [1, 2]
+    within = [3]
+    within.append(within)
+    config = OmegaConf.create({"a": [1, 2]})
+    assert weights_only._values([shared, {"x": shared}], 100) == 1 + 3 + (1 + 1 + 3)
+    assert weights_only._values(within, 100) == 3
+    assert weights_only._values(list(range(1000)), 10) == 11
+    assert 3 < weights_only._values(config, 100) < 100
+
+
+@pytest.mark.parametrize(
+    "part, value",
+    [
+        ("args", "text"),
+        ("args", {"data": "."}),
+        ("cfg", 7),
+        ("cfg", ["common.seed=1"]),
+        ("cfg", argparse.Namespace(model=None)),
+        ("model", 7),
+        ("model", {7: torch.zeros(1)}),
+        ("optimizer_history", torch.zeros(1)),
+        ("extra_state", "text"),
+        ("task_state", [7]),
+    ],
+)
+def test_parts_of_another_kind_are_told_in_one_line(part, value, trained, text, tmp_path):
+    state = torch.load(trained / "checkpoint_last.pt", weights_only=True)
+    state[part] = value
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=f"x.pt is not a checkpoint of fairseq: its {part}"):
+        checkpoint_utils.load_model_ensemble([str(tmp_path / "x.pt")], {"data": str(text.data)})
+
+
 def test_tied_and_overlapping_tensors_are_plain(tmp_path):
     weight = torch.randn(100, 100)
     saved = {"model": {"a": weight, "b": weight, "rows": weight[10:]}}
