@@ -29,6 +29,8 @@ def damage(path: str) -> Optional[str]:
         try:
             with zipfile.ZipFile(file) as archive, concurrent.futures.ThreadPoolExecutor(_workers()) as pool:
                 records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+                if sum(record.compress_size for record in records) > os.path.getsize(path):  # each would be read
+                    return "its records stand in one another"
                 found = pool.map(lambda record: _damage_of(archive, record), records)
                 return next(filter(None, found), None)
         except Exception as error:  # whatever a damaged directory makes of its reader

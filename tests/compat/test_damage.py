@@ -81,6 +81,15 @@ def test_a_record_that_is_not_stored_plainly_is_not_unpacked(tmp_path):
     assert "not stored as torch.save does" in records.damage(str(tmp_path / "y.pt"))
 
 
+def test_records_that_stand_in_one_another_are_not_read(tmp_path):
+    """A directory that names one record many times would have it read as often."""
+    torch.save({"model": torch.zeros(1000)}, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
+        archive.filelist += [archive.getinfo("x/data/0")] * 1000
+        archive._didModify = True
+    assert records.damage(str(tmp_path / "x.pt")) == "its records stand in one another"
+
+
 def test_large_records_are_read_to_their_end(tmp_path):
     torch.save({"model": torch.zeros(3 << 20)}, tmp_path / "x.pt")
     assert records.damage(str(tmp_path / "x.pt")) is None
