@@ -7,6 +7,7 @@
 - `fairseq-validate` without `--task` dies with `KeyError: None`, in all versions, and the commands that read a model
   die in as many ways without `--path`.
 - A mistake that argparse finds is told without the list of all options, which fills more than a screen (--help has it).
+- `--fp16` with `--bf16` is refused with a text about TPUs.
 - What cannot be is refused (option_values.py, model_overrides.py).
 """
 
@@ -17,6 +18,9 @@ from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.patch import wrap
 
 _NEEDED = {"task": "the task that the model was trained with", "path": "the checkpoint of the model"}
+
+_FP16 = {"--fp16", "--memory-efficient-fp16"}
+_BF16 = {"--bf16", "--memory-efficient-bf16"}
 
 
 def _check_needed(parser, words) -> None:
@@ -42,6 +46,8 @@ def apply() -> None:
         given = sys.argv[1:] if input_args is None else list(input_args)
         words = {word.split("=")[0] for word in given if isinstance(word, str)}
         _check_needed(parser, words)
+        if words & _FP16 and words & _BF16 and "--tpu" not in words:
+            raise UserError(f"{min(words & _FP16)} and {min(words & _BF16)} exclude each other")
         parser.print_usage = lambda file=None: None
         parsed = original(parser, input_args=input_args, parse_known=parse_known, **kwargs)
         args = parsed[0] if parse_known else parsed

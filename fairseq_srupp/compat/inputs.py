@@ -67,6 +67,8 @@ def mistake(error: BaseException) -> Optional[str]:
     if package in _LIBRARIES:
         if isinstance(error, LookupError) or isinstance(error, AttributeError):
             return None
+        if type(error).__module__ == "hydra.errors" and error.__cause__:  # which option; its cause says what is wrong
+            text = f"{text}: {error.__cause__}"
         package = next((name for name in map(_package, reversed(frames)) if name not in _LIBRARIES), None)
     return _told(text, type(error)) if package in _FAIRSEQ else None
 

@@ -5,6 +5,8 @@ since torch 2.4) in every training step, asks for pinned memory on machines with
 masks (deprecated since torch 2.0), gives DistributedDataParallel `broadcast_buffers` (deprecated in torch 2.13), and
 calls hydra as in version 1.0. Each filter may go with the call that it is about.
 
+All options, thousands of characters, where two of them do not go together: the line that ends the program says which.
+
 Debug lines of other packages. fairseq gives LOGLEVEL to the root of all loggers, so LOGLEVEL=DEBUG asks every package of
 the process for them: filelock's alone, a few for each file that torch.compile makes, are hundreds. And several processes
 set the root to INFO whatever LOGLEVEL says. What fairseq's commands print is as LOGLEVEL says, of other packages not
@@ -29,11 +31,14 @@ _ABOUT_FAIRSEQ = (
     (r"\s*'config' is validated against ConfigStore schema", UserWarning),
     (r"\s*The strict flag in the compose API is deprecated", UserWarning),
 )
+_COMPOSING = "fairseq.dataclass.utils"
 _OURS = ("fairseq", "fairseq_cli", "fairseq_srupp", "__main__")
 
 
 def asked_for(record: logging.LogRecord) -> bool:
     """Whether LOGLEVEL asks for this record."""
+    if record.name == _COMPOSING and str(record.msg).startswith("Error when composing"):
+        return False
     level = logging.getLevelName(os.environ.get("LOGLEVEL", "INFO").upper())
     if not isinstance(level, int):
         return True

@@ -8,11 +8,14 @@ go when fairseq checks its options.
 
 import argparse
 import ast
+import contextlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.literals import literal
 from fairseq_srupp.compat.patch import wrap, wrap_command
 
 Bounds = Tuple[Optional[float], Optional[float]]
@@ -51,6 +54,8 @@ def check(options: Mapping[str, Any], called: Callable[[str], str] = on_command_
             raise UserError(f"{called(name)} is empty: expected at least one number")
         for number in _numbers(value):
             _check_number(name, number, called(name))
+        if name == "adam_betas":
+            betas(value, called(name))
         if name == "eval_bleu_args" and isinstance(value, str):
             _check_generation(value, called(name))
         if name == "eval_bleu_detok" and isinstance(value, str):
@@ -59,6 +64,20 @@ def check(options: Mapping[str, Any], called: Callable[[str], str] = on_command_
             known = REGISTRIES["tokenizer"]["registry"]
             if value not in known:
                 raise UserError(f"{called(name)} {value} is not known; there are {', '.join(sorted(known))}")
+
+
+def betas(value: Any, called: str = "--adam-betas") -> Tuple[float, ...]:
+    """The two numbers of an option such as `--adam-betas`, text or a list.
+
+    Raises: UserError unless they are two, from 0 to below 1.
+    """
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # text that is no value is told below
+            value = literal(value)
+    numbers = tuple(_numbers(list(value))) if isinstance(value, Sequence) else ()
+    if len(numbers) != 2 or not all(0 <= number < 1 for number in numbers):
+        raise UserError(f"{called} is {str(value)[:99]}: expected two numbers from 0 to below 1, as '(0.9, 0.999)'")
+    return numbers
 
 
 def check_together(options: Mapping[str, Any]) -> None:

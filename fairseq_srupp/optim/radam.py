@@ -1,6 +1,5 @@
 """`--optimizer radam`: rectified Adam (Liu et al., 2020) with decoupled weight decay (Loshchilov & Hutter, 2019)."""
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List
@@ -10,7 +9,8 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import OPTIMIZER_REGISTRY, FairseqOptimizer, register_optimizer
 from omegaconf import II
 
-from ..compat.errors import UserError, user_errors
+from ..compat.errors import user_errors
+from ..compat.option_values import betas
 from .fused_radam import FusedRAdam
 
 
@@ -45,7 +45,7 @@ class FairseqRAdam(FairseqOptimizer):
         lr = self.cfg.lr
         return {
             "lr": lr[0] if isinstance(lr, Sequence) else lr,
-            "betas": _betas(self.cfg.adam_betas),
+            "betas": betas(self.cfg.adam_betas),
             "eps": self.cfg.adam_eps,
             "weight_decay": self.cfg.weight_decay,
         }
@@ -59,16 +59,6 @@ class FairseqRAdam(FairseqOptimizer):
     def supports_memory_efficient_fp16(self) -> bool:
         """No: averages are kept in the type of the weights, and squares do not fit in half precision."""
         return False
-
-
-def _betas(value: Any) -> tuple:
-    try:
-        betas = tuple(float(b) for b in (ast.literal_eval(value) if isinstance(value, str) else value))
-    except (ValueError, SyntaxError, TypeError):
-        betas = ()
-    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
-        raise UserError(f"--adam-betas {value}: expected two numbers from 0 to below 1, such as '(0.9, 0.999)'")
-    return betas
 
 
 # fairseq raises if a name is registered twice, as when this file is imported under a second module name.
