@@ -99,7 +99,8 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         """
         padding = padding_mask(src_tokens, self.padding_idx)
         if token_embeddings is None:
-            token_embeddings = self.embed_tokens(src_tokens)
+            # Looked up in the stack's order: dropout draws in the order of memory, and the layers want it contiguous.
+            token_embeddings = self.embed_tokens(src_tokens.t()).transpose(0, 1)
         x = F.dropout(token_embeddings.transpose(0, 1), self.embed_dropout, self.training)
         states: List[Tensor] = []
         if return_all_hiddens:

@@ -75,6 +75,18 @@ def test_states_of_an_encoder(awake):
     assert model.encoder(source, lengths)["encoder_states"] == []
 
 
+def test_dropout_of_source_embeddings_draws_in_the_order_of_the_stack(awake):
+    """Its masks are those of a contiguous (S, B, e), as the decoder's are."""
+    model, (source, lengths, _) = translation_model(awake, dropout=0.5).train(), batch()
+    encoder, seen = model.encoder, []
+    encoder.stack.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    torch.manual_seed(3)
+    encoder(source, lengths)
+    torch.manual_seed(3)
+    expected = torch.nn.functional.dropout(encoder.embed_tokens(source.t()), encoder.embed_dropout)
+    assert encoder.embed_dropout > 0 and seen[0].is_contiguous() and torch.equal(seen[0], expected)
+
+
 def test_shapes_and_names_are_those_of_fairseqs_transformer(awake):
     sizes = {"encoder_embed_dim": 12, "encoder_ffn_embed_dim": 8, "encoder_attention_heads": 2, "encoder_layers": LAYERS}
     options = SimpleNamespace(**sizes, **{name.replace("en", "de", 1): size for name, size in sizes.items()})
