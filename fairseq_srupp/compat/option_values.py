@@ -29,8 +29,7 @@ _BOUNDS: Dict[str, Bounds] = {
     **dict.fromkeys("log_interval save_interval validate_interval distributed_world_size".split(), _AT_LEAST_ONE),
     **dict.fromkeys("total_num_update beam nbest num_shards".split(), _AT_LEAST_ONE),
     **dict.fromkeys("num_workers max_update max_epoch max_valid_steps warmup_updates".split(), _AT_LEAST_ZERO),
-    **dict.fromkeys("save_interval_updates validate_interval_updates lr weight_decay".split(), _AT_LEAST_ZERO),
-    **dict.fromkeys("adam_eps prefix_size context_window softmax_batch".split(), _AT_LEAST_ZERO),
+    **dict.fromkeys("lr weight_decay adam_eps prefix_size context_window softmax_batch".split(), _AT_LEAST_ZERO),
     **dict.fromkeys("label_smoothing ema_decay quant_noise_pq".split(), _PROBABILITY),
     **dict.fromkeys("encoder_layerdrop decoder_layerdrop".split(), _PROBABILITY),
     "sampling_topp": (None, 1),  # below 0: not used
@@ -54,7 +53,7 @@ def check(options: Mapping[str, Any], called: Callable[[str], str] = on_command_
             raise UserError(f"{called(name)} is empty: expected at least one number")
         for number in _numbers(value):
             _check_number(name, number, called(name))
-        if name == "adam_betas":
+        if name.endswith("_betas"):
             betas(value, called(name))
         if name == "eval_bleu_args" and isinstance(value, str):
             _check_generation(value, called(name))
