@@ -8,7 +8,6 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --no-compile  # Python compiles what it imports; to compile all takes longer than the rest
 READY := $(VENV)/ready
 PINS := $(VENV)/constraints.txt
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
@@ -84,7 +83,7 @@ $(VENV)/made:
 	command -v $${CXX:-c++} >/dev/null || stop "needs a C++ compiler (Debian: apt-get install g++)"; \
 	echo "[1/4] $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV); \
-	$(INSTALL) --quiet --upgrade pip; \
+	$(PIP) install --quiet --upgrade pip; \
 	touch $@
 
 # Each step finds done what an interrupted run has done. torch is installed by itself: what needs it to be
@@ -100,11 +99,11 @@ $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc
 	fi; \
 	sed "s/^torch==.*/torch==$${want%%+*}/; /^nvidia-/d" constraints.txt > $(PINS); \
 	if [ "$$have" = "$${want%%+*}" ]; then echo "[2/4] torch $$have is there"; \
-	else echo "[2/4] torch $$want"; $(INSTALL) -c $(PINS) "torch==$$want"; fi; \
+	else echo "[2/4] torch $$want"; $(PIP) install -c $(PINS) "torch==$$want"; fi; \
 	if ! $(RUN) -c 'from importlib.metadata import requires; "nvrtc" in str(requires("torch")) or exit(1)'; then \
 	  grep ^nvidia- constraints.txt >> $(PINS); fi; \
 	echo "[3/4] what is needed to build"; \
-	$(INSTALL) --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
+	$(PIP) install --quiet -c $(PINS) setuptools wheel ninja cython numpy; \
 	fairseq="$(FAIRSEQ)"; extras=test; \
 	if [ -n "$$fairseq" ]; then \
 	  old=$$($(RUN) -c 'from fairseq_srupp.compat import family; print(*{one.name for one in family.distributions()})'); \
@@ -113,7 +112,7 @@ $(READY): $(VENV)/made constraints.txt setup.py pyproject.toml $(shell find csrc
 	  fairseq="fairseq (4 more minutes where it has to be built)"; extras=test,fairseq; \
 	fi; \
 	echo "[4/4] fairseq_srupp, its kernels and what else it needs: $${fairseq:-a fairseq is there}"; \
-	PYTHONWARNINGS=ignore $(INSTALL) --quiet -c $(PINS) --no-build-isolation $(if $(FAIRSEQ),"$(FAIRSEQ)") -e ".[$$extras]"; \
+	PYTHONWARNINGS=ignore $(PIP) install --quiet -c $(PINS) --no-build-isolation $(if $(FAIRSEQ),"$(FAIRSEQ)") -e ".[$$extras]"; \
 	$(RUN) -m fairseq_srupp info; \
 	echo "$(ASKED_FOR)" > $(VENV)/asked-for; \
 	touch $@
