@@ -18,8 +18,8 @@ PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
 help:
 	@echo "make setup      install everything into $(VENV) (minutes the first time, nothing when it is there)"
 	@echo "make demo       train, evaluate and generate with a small model of each kind, 10 minutes"
-	@echo "make test       the whole test suite, 10 minutes"
-	@echo "make torture    kills, damage, malicious files, calls of the op in large numbers, 30 minutes; or TORTURE_MINUTES=5"
+	@echo "make test       the whole test suite, up to 20 minutes"
+	@echo "make torture    kills, damage, malicious files, calls of the op in large numbers, sized for 30 minutes; or TORTURE_MINUTES=5"
 	@echo "make sanitize   the tests of the op under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make bench-op   the recurrence against a copy of its bytes"
 	@echo "make bench      training speed against fairseq's transformer_lm"
