@@ -10,7 +10,7 @@ seen. Nor can a file be read that was saved after `torch.serialization.set_crc32
 import concurrent.futures
 import os
 import zipfile
-from typing import Optional
+from typing import List, Optional
 
 _START = b"PK\x03\x04"  # by which torch tells its two formats apart
 _CHUNK = 1 << 20
@@ -27,11 +27,14 @@ def damage(path: str) -> Optional[str]:
         if file.read(len(_START)) != _START:
             return None
         try:
-            with zipfile.ZipFile(file) as archive, concurrent.futures.ThreadPoolExecutor(_workers()) as pool:
-                records = sorted(archive.infolist(), key=lambda record: record.header_offset)
-                if sum(record.compress_size for record in records) > os.path.getsize(path):  # each would be read
-                    return "its records stand in one another"
-                found = pool.map(lambda record: _damage_of(archive, record), records)
+            with zipfile.ZipFile(file) as archive:
+                records = archive.infolist()
+            if sum(record.compress_size for record in records) > os.path.getsize(path):  # each would be read
+                return "its records stand in one another"
+            places = sorted(range(len(records)), key=lambda place: records[place].header_offset)
+            workers = _workers()
+            with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+                found = pool.map(lambda some: _damage_of(path, some), (places[i::workers] for i in range(workers)))
                 return next(filter(None, found), None)
         except Exception as error:  # whatever a damaged directory makes of its reader
             return f"its directory of records cannot be read: {error}"
@@ -41,13 +44,17 @@ def _workers() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _damage_of(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> Optional[str]:
-    if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
-        return f"its record {record.filename} is not stored as torch.save does"
-    try:
-        with archive.open(record) as content:
-            while content.read(_CHUNK):
-                pass
-    except Exception as error:  # the checksum, or a header that leads elsewhere
-        return f"its record {record.filename} is damaged ({error or type(error).__name__})"
+def _damage_of(path: str, places: List[int]) -> Optional[str]:
+    """Of the records at these places of the directory, through a reader of its own: one of zipfile cannot serve several threads."""
+    with zipfile.ZipFile(path) as archive:
+        for place in places:
+            record = archive.infolist()[place]
+            if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+                return f"its record {record.filename} is not stored as torch.save does"
+            try:
+                with archive.open(record) as content:
+                    while content.read(_CHUNK):
+                        pass
+            except Exception as error:  # the checksum, or a header that leads elsewhere
+                return f"its record {record.filename} is damaged ({error or type(error).__name__})"
     return None

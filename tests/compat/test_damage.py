@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import zipfile
 
 import damage
@@ -88,6 +89,18 @@ def test_records_that_stand_in_one_another_are_not_read(tmp_path):
         archive.filelist += [archive.getinfo("x/data/0")] * 1000
         archive._didModify = True
     assert records.damage(str(tmp_path / "x.pt")) == "its records stand in one another"
+
+
+def test_many_processors_see_no_damage_that_is_not_there(tmp_path, monkeypatch):
+    """zipfile of Python 3.12 and later, read by eight threads, finds some."""
+    monkeypatch.setattr(records, "_workers", lambda: 8)
+    torch.save([torch.rand(1 + 7919 * i % 200_000) for i in range(60)], tmp_path / "x.pt")
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        assert {records.damage(str(tmp_path / "x.pt")) for _ in range(20)} == {None}
+    finally:
+        sys.setswitchinterval(switching)
 
 
 def test_large_records_are_read_to_their_end(tmp_path):
