@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import contextlib
+import signal
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ with contextlib.suppress(ModuleNotFoundError):
 
 # The tensors of the tests are tiny: threads would only wait for each other. Tests of threading set their own number.
 torch.set_num_threads(1)
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item):
