@@ -35,7 +35,7 @@ def awake():
             for name, parameter in module.named_parameters():
                 if name.endswith("alpha"):
                     parameter.fill_(0.8)
-                elif name.endswith("bias") or ".norm." in name:
+                elif name.endswith("bias") or "norm." in name:
                     parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
         return module
 

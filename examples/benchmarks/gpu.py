@@ -24,6 +24,7 @@ from typing import NamedTuple
 FOLDER = Path(__file__).resolve().parent
 MINUTES = 8
 LEAST = 5  # seconds that are worth beginning a step with
+PARTS = "123456"
 SECONDS = "{seconds}"  # in a command: how long it may take
 
 
@@ -67,7 +68,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
     if args.original:
         kind = "fp32" if args.device == "cpu" else "fp16"
         listed.insert(2, Step(2, "original", ["original.py", str(args.original), *shapes, "--dtype", kind, *device], 90))
-    return [step for step in listed if step.part in args.parts]
+    return [step for step in listed if {str(step.part), step.name} & args.parts]
 
 
 def decoding(tiny: bool) -> list[str]:
@@ -161,13 +162,12 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def parts(text: str) -> set[int]:
-    try:
-        chosen = {int(word) for word in text.split(",")}
-    except ValueError:
-        chosen = set()
-    if not chosen or not chosen <= set(range(1, 7)):
-        raise argparse.ArgumentTypeError(f"{text}: expected numbers from 1 to 6, such as 2,3")
+def parts(text: str) -> set[str]:
+    """Numbers of parts and names of steps."""
+    chosen = set(text.split(","))
+    numbers = {word for word in chosen if word.isdigit()}
+    if "" in chosen or not numbers <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"{text}: expected numbers from 1 to 6 or names of steps, such as 2,3,generation")
     return chosen
 
 
@@ -188,14 +188,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of results (build/gpu)")
     parser.add_argument("--minutes", type=positive, default=MINUTES, help="for all; each step's limit grows with it")
-    parser.add_argument("--parts", type=parts, default=set(range(1, 7)), help="1 check, 2 recurrence, 3 attention, "
-                        "4 training, 5 decoding, 6 real training")  # fmt: skip
+    parser.add_argument("--parts", type=parts, default=set(PARTS), help="1 check, 2 recurrence, 3 attention, "
+                        "4 training, 5 decoding, 6 real training; or steps by their names, such as generation")  # fmt: skip
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that tell nothing, to see that everything runs")
     parser.add_argument("--original", type=there, help="checkout of asappresearch/sru, branch 3.0.0-dev, to compare with")
     parser.add_argument("--text", type=there, help="file to train on; by default the Python library's sources")
     parser.add_argument("--parallel-text", type=there, help="folder that fairseq-preprocess wrote, to train translation on")
     args = parser.parse_args()
+    listed = steps(args)
+    if unknown := {word for word in args.parts if not word.isdigit()} - {step.name for step in listed}:
+        parser.error(f"--parts: there is no step {', '.join(sorted(unknown))}")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # on its way out it ends the step
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
@@ -209,7 +212,7 @@ def main() -> int:
         if subprocess.run([sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]).returncode:
             parser.error("torch finds no GPU here; `--device cpu --tiny` only shows that everything runs")
         minutes -= (time.monotonic() - begin) / 60
-    report = measure(steps(args), minutes, args.out, options)
+    report = measure(listed, minutes, args.out, options)
     print(table(report), f"\nall of it: {args.out / 'gpu.json'}", sep="\n")
     return 0 if all(done["outcome"] == "done" for done in report["steps"]) else 1
 

@@ -26,6 +26,10 @@ class SRUppConfig(FairseqDataclass):
     attention_norm: ChoiceEnum(ATTENTION_NORMS) = field(
         default="post", metadata={"help": "layer norm after the attention's residual, before attention, or none"}
     )
+    query_key_norm: bool = field(
+        default=False,
+        metadata={"help": "RMS norm of queries and keys, each head's by itself (not in the paper; see examples/translation)"},
+    )
     independent_query: bool = field(
         default=False, metadata={"help": "a third d' by d' matrix: query, key and value over X' = X W"}
     )
@@ -33,6 +37,14 @@ class SRUppConfig(FairseqDataclass):
         default=0.0, metadata={"help": "alpha at the start: attention has to grow from 0 (the paper), 1 has it at once"}
     )
     embed_dim: Optional[int] = field(default=None, metadata={"help": "size of the embeddings (default: --hidden-size)"})
+    embed_scale: float = field(
+        default=1.0,
+        metadata={"help": "factor of the embeddings (fairseq's transformer has the root of their size; not in the paper)"},
+    )
+    output_norm: bool = field(
+        default=False,
+        metadata={"help": "layer norm of what the (decoder's) last layer gives to the output layer (not in the paper)"},
+    )
     dropout: float = field(default=0.1, metadata={"help": "dropout within layers and of the stack's output"})
     attention_dropout: Optional[float] = field(
         default=None, metadata={"help": "dropout of attention probabilities (default: --dropout)"}
@@ -90,6 +102,7 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
             dropout=cfg.dropout,
             attention_dropout=cfg.dropout if cfg.attention_dropout is None else cfg.attention_dropout,
             attention_norm=str(cfg.attention_norm),
+            query_key_norm=cfg.query_key_norm,
             independent_query=cfg.independent_query,
             alpha_init=cfg.alpha_init,
             projection=not cfg.no_projection,
@@ -115,6 +128,8 @@ def check_options(cfg: SRUppConfig, *layers: int) -> None:
     for name, size in sizes.items():
         if size is not None and size < 1:
             raise UserError(f"{name} must be at least 1, not {size}")
+    if not 0 < cfg.embed_scale < float("inf"):
+        raise UserError(f"--embed-scale must be above 0, not {cfg.embed_scale}")
     for name in ("dropout", "attention_dropout", "embed_dropout"):
         p = getattr(cfg, name)
         if p is not None and not 0 <= p < 1:

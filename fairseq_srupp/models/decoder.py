@@ -46,6 +46,8 @@ class StackDecoder(FairseqIncrementalDecoder):
         self.padding_idx = dictionary.pad()
         self.stack = build_stack(cfg, layers, input_size=input_size)
         self.embed_tokens = embed_tokens
+        self.embed_scale = cfg.embed_scale
+        self.output_norm = nn.LayerNorm(cfg.hidden_size) if cfg.output_norm else nn.Identity()
         adaptive = isinstance(output, AdaptiveSoftmax)
         self.adaptive_softmax = output if adaptive else None
         self.output = None if adaptive else output
@@ -54,7 +56,7 @@ class StackDecoder(FairseqIncrementalDecoder):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, L) to embeddings (L, B, e)."""
-        return F.dropout(self.embed_tokens(tokens.t()), self.embed_dropout, self.training)
+        return F.dropout(scaled(self.embed_tokens(tokens.t()), self.embed_scale), self.embed_dropout, self.training)
 
     def scores(
         self,
@@ -64,7 +66,7 @@ class StackDecoder(FairseqIncrementalDecoder):
         alignment: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Extras]:
         """The stack's output (L, B, d) to what fairseq expects: scores (B, L, V) or features (B, L, d), and extras."""
-        features = F.dropout(features.transpose(0, 1), self.output_dropout, self.training)
+        features = F.dropout(self.output_norm(features).transpose(0, 1), self.output_dropout, self.training)
         extra: Extras = {"attn": [alignment]}
         if inner_states is not None:
             states: List[Optional[Tensor]] = []
@@ -121,6 +123,10 @@ class StackDecoder(FairseqIncrementalDecoder):
             if decoding is not None:
                 seen, state = decoding
                 self.set_incremental_state(incremental_state, "decoding", (seen, state.reorder(new_order)))
+
+
+def scaled(embeddings: Tensor, scale: float) -> Tensor:
+    return embeddings if scale == 1 else scale * embeddings
 
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:

@@ -18,7 +18,7 @@ from ..compat.errors import UserError
 from ..modules import DecodingState
 from .compiling import CompiledInTraining
 from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
-from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask
+from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask, scaled
 from .embedding import OutputLayer, build_embedding
 
 EncoderOut = Dict[str, List[Tensor]]
@@ -71,6 +71,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
             causal=False,
             bidirectional=not cfg.encoder_unidirectional,
         )
+        self.embed_scale = cfg.embed_scale
         self.embed_dropout = embed_dropout(cfg)
         self.output_dropout = cfg.dropout
 
@@ -88,7 +89,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
             src_tokens: (B, S), padded on either side.
             src_lengths, src_lang_id: not used; fairseq passes them.
             return_all_hiddens: also return all of "encoder_states".
-            token_embeddings: (B, S, e), to use instead of those of src_tokens.
+            token_embeddings: (B, S, e), to use instead of those of src_tokens; --embed-scale is for them too.
 
         Returns:
             As of fairseq's transformer: "encoder_out": [(S, B, d)], "encoder_padding_mask": [bool (B, S), True at padding],
@@ -101,6 +102,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         if token_embeddings is None:
             # Looked up in the stack's order: dropout draws in the order of memory, and the layers want it contiguous.
             token_embeddings = self.embed_tokens(src_tokens.t()).transpose(0, 1)
+        token_embeddings = scaled(token_embeddings, self.embed_scale)
         x = F.dropout(token_embeddings.transpose(0, 1), self.embed_dropout, self.training)
         states: List[Tensor] = []
         if return_all_hiddens:

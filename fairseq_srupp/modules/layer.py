@@ -22,7 +22,7 @@ class SRUppLayer(nn.Module):
         attention_dim: d', of query, keys and values; without attention the size of the projection.
         attention: whether the layer attends.
         projection: False gives figure 2 (a), U = X W; implies no attention.
-        heads, attention_dropout, attention_norm, independent_query, alpha_init: see AttentionTransform.
+        heads, attention_dropout, attention_norm, query_key_norm, independent_query, alpha_init: see AttentionTransform.
         dropout: of the normalised attention output.
         bidirectional: the second half of d runs backwards in time.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them.
@@ -44,6 +44,7 @@ class SRUppLayer(nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         attention_norm: str = "post",
+        query_key_norm: bool = False,
         independent_query: bool = False,
         alpha_init: float = 0.0,
         bidirectional: bool = False,
@@ -62,6 +63,7 @@ class SRUppLayer(nn.Module):
                 dropout=dropout,
                 attention_dropout=attention_dropout,
                 attention_norm=attention_norm,
+                query_key_norm=query_key_norm,
                 independent_query=independent_query,
                 alpha_init=alpha_init,
             )

@@ -4,6 +4,7 @@ import functools
 from typing import Callable, Iterable, List, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.autocast import autocast_dtype
@@ -40,8 +41,8 @@ class SRUppStack(nn.Module):
         attention_layers: 1-based indices of the layers that attend; all if None, none if empty.
         input_size: size of the input; where it is not d, a bias-free projection stands first.
         causal: a position sees no later one; False: all see all (encoder).
-        dropout, heads, attention_dropout, attention_norm, independent_query, alpha_init, projection, bidirectional,
-            checkpoint_activations: of each layer, see SRUppLayer. `dropout` is also that of c - x in the highway connection,
+        dropout, heads, attention_dropout, attention_norm, query_key_norm, independent_query, alpha_init, projection,
+            bidirectional, checkpoint_activations: of each layer, see SRUppLayer. `dropout` is also that of c - x in the highway connection,
             one mask for all steps, which the last layer does without.
         compiled: `forward` and `forward_segment` run the layers through torch.compile; what runs with a cache stays as it is.
 
@@ -62,6 +63,7 @@ class SRUppStack(nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         attention_norm: str = "post",
+        query_key_norm: bool = False,
         independent_query: bool = False,
         alpha_init: float = 0.0,
         projection: bool = True,
@@ -89,6 +91,7 @@ class SRUppStack(nn.Module):
                 dropout=dropout,
                 attention_dropout=attention_dropout,
                 attention_norm=attention_norm,
+                query_key_norm=query_key_norm,
                 independent_query=independent_query,
                 alpha_init=alpha_init,
                 bidirectional=bidirectional,
@@ -174,10 +177,9 @@ class SRUppStack(nn.Module):
         else:
             mask = full_mask(_batch_first(padding_mask))
         states: List[Optional[Tensor]] = []
-        contexts: List[Optional[Tensor]] = []
         for _ in self.layers:
             states.append(None)
-            contexts.append(source)
+        contexts = self._source_projections(source)
         highway, keep = self._highway_masks(x), inner_states is not None
         if torch.jit.is_scripting():
             x, _, inputs, weights = self._run(x, states, contexts, mask, padding_mask, highway, keep, weights_of)
@@ -255,12 +257,15 @@ class SRUppStack(nn.Module):
         states = [start if c is None else c for c, _ in state]
         # A run may go on in another precision.
         memories = [None if memory is None else memory.to(x.dtype) for _, memory in state]
+        contexts = [
+            None if memory is None else layer.transform.in_proj(memory) for layer, memory in zip(self.layers, memories)
+        ]
         # What is compiled serves one length, or what computes a segment would depend on the segments before. A memory that
         # grows has too many.
         growing = 0 < past < mem_len
         run = _compiled(False) if self.compiled and not growing else SRUppStack._run
         h, ends, inputs, _ = run(
-            self, x, states, memories, mask, padding_mask, self._highway_masks(x), keep=True, weights_of=-1
+            self, x, states, contexts, mask, padding_mask, self._highway_masks(x), keep=True, weights_of=-1
         )
         if inner_states is not None:
             inner_states.extend((*inputs, h))
@@ -345,8 +350,8 @@ class SRUppStack(nn.Module):
             source_padding_mask: bool (S, G), True at padding.
         """
         caches = [
-            layer.transform.cache_context(source) if layer.attention and source is not None else None
-            for layer in self.layers
+            None if context is None else layer.transform.cache_context(context)
+            for layer, context in zip(self.layers, self._source_projections(source))
         ]
         slots = torch.zeros(sentences, beam, 0, dtype=torch.long, device=next(self.parameters()).device)
         length = 0 if source is None else source.size(0)
@@ -371,6 +376,27 @@ class SRUppStack(nn.Module):
         if inner_states is not None:
             inner_states.append(x)
         return x, ends
+
+    def _source_projections(self, source: Optional[Tensor]) -> List[Optional[Tensor]]:
+        """What each layer sees of the source (S, B, d), (S, B, d'), by one product for all that attend."""
+        projections: List[Optional[Tensor]] = []
+        weights: List[Tensor] = []
+        for layer in self.layers:
+            if layer.attention:
+                weights.append(layer.transform.in_proj.weight)
+        if source is None or len(weights) == 0:
+            for _ in self.layers:
+                projections.append(None)
+            return projections
+        pieces = F.linear(source, torch.cat(weights)).chunk(len(weights), dim=-1)
+        done = 0
+        for layer in self.layers:
+            if layer.attention:
+                projections.append(pieces[done])
+                done += 1
+            else:
+                projections.append(None)
+        return projections
 
     def _highway_masks(self, x: Tensor) -> List[Optional[Tensor]]:
         """For each layer (B, d); for x (L, B, any)."""

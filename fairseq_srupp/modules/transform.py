@@ -68,13 +68,16 @@ class AttentionTransform(ProjectedTransform):
 
     Q = X W^q, keys and values are projections of Q, and A is the scaled dot-product attention of Q over them. Before
     its own positions a query sees a context, whose inputs pass through the same projections: the memory of a language
-    model or the source states of a translation decoder (appendix B).
+    model or the source states of a translation decoder (appendix B). It is given as its Q, `in_proj` of its inputs: a
+    stack computes that of all its layers in one product, where the inputs are the same.
 
     Args:
         heads: attention heads; must divide d'.
         attention_dropout: of the attention probabilities.
         attention_norm: "post" as above; "pre": query, keys and values are taken from LayerNorm(Q), the residual is Q;
             "none".
+        query_key_norm: queries and keys are divided by their root mean square, each head's by itself, and get a gain
+            for each channel (RMSNorm, not in the paper): how sharp attention is no longer follows from the size of X.
         independent_query: a third d' by d' matrix for the query, over X' = X W, the residual being X' (section 3).
         alpha_init: alpha at the start. At the paper's 0 a layer begins without attention.
     """
@@ -88,6 +91,7 @@ class AttentionTransform(ProjectedTransform):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         attention_norm: str = "post",
+        query_key_norm: bool = False,
         independent_query: bool = False,
         alpha_init: float = 0.0,
     ):
@@ -101,6 +105,8 @@ class AttentionTransform(ProjectedTransform):
         self.query_proj = nn.Linear(attention_dim, attention_dim, bias=False) if independent_query else nn.Identity()
         if independent_query:
             nn.init.xavier_uniform_(self.query_proj.weight)
+        self.query_norm = nn.RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
         self.alpha = nn.Parameter(torch.full((1,), float(alpha_init)))
 
     def forward(
@@ -110,7 +116,7 @@ class AttentionTransform(ProjectedTransform):
 
         Args:
             x: (L, B, d).
-            context: (S, B, d), layer inputs of the positions before.
+            context: (S, B, d'), Q of the positions before.
             mask: who sees whom among L queries and S + L keys; None: everyone sees everyone.
 
         Returns:
@@ -144,9 +150,8 @@ class AttentionTransform(ProjectedTransform):
         return probabilities(queries, keys, mask)
 
     def cache_context(self, context: Tensor) -> KeyValueCache:
-        """Keys and values of a context (S, B, d), computed once for all later calls."""
-        q = self.in_proj(context)
-        return KeyValueCache().append(*self._keys_values(self.norm(q) if self.attention_norm == "pre" else q))
+        """Keys and values of a context (S, B, d'), computed once for all later calls."""
+        return KeyValueCache().append(*self._keys_values(self.norm(context) if self.attention_norm == "pre" else context))
 
     def _attend(
         self, q: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], beam: int = 1
@@ -163,17 +168,18 @@ class AttentionTransform(ProjectedTransform):
         """Q (L, B, d') of x, its queries (B / g, H, L g, d'/H), and keys and values (B / g, H, S + L g, d'/H) of context
         and x."""
         q = self.in_proj(x)
-        seen = q if context is None else torch.cat((self.in_proj(context), q))
+        seen = q if context is None else torch.cat((context, q))
         attended = self.norm(seen) if self.attention_norm == "pre" else seen
         if beam > 1:  # (L, G g, d') to (L g, G, d')
             attended = attended.unflatten(1, [-1, beam]).transpose(1, 2).flatten(0, 1)
         queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) * beam :]))
         keys, values = self._keys_values(attended)
-        return q, queries, keys, values
+        return q, self.query_norm(queries).to(queries.dtype), keys, values
 
     def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:
         keys, values = self.kv_proj(attended).chunk(2, dim=-1)
-        return self._split_heads(keys), self._split_heads(values)
+        keys = self._split_heads(keys)
+        return self.key_norm(keys).to(keys.dtype), self._split_heads(values)  # autocast norms in fp32
 
     def _split_heads(self, t: Tensor) -> Tensor:
         """(L, B, d') to (B, H, L, d'/H)."""

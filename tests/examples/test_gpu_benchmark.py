@@ -112,10 +112,10 @@ def test_an_old_result_is_not_taken_for_a_new_one(gpu, step, tmp_path):
     assert done["result"] is None and done["why"] == ["no"]
 
 
-def test_the_parts_are_numbers(gpu):
-    assert gpu.parts("2,3") == {2, 3}
-    for wrong in ("", "x", "0", "2,7"):
-        with pytest.raises(gpu.argparse.ArgumentTypeError, match="expected numbers from 1 to 6"):
+def test_parts_are_numbers_or_names(gpu):
+    assert gpu.parts("2,3,generation") == {"2", "3", "generation"}
+    for wrong in ("", "2,", "0", "2,7"):
+        with pytest.raises(gpu.argparse.ArgumentTypeError, match="expected numbers from 1 to 6 or names of steps"):
             gpu.parts(wrong)
 
 

@@ -56,7 +56,7 @@ def attention_to_the_source(model, data, heads=None):
     hook.remove()
     (x,), kwargs = seen[-1]
     context = kwargs["context"]
-    q = torch.cat((context, x)) @ last.in_proj.weight.t()
+    q = torch.cat((context, x @ last.in_proj.weight.t()))
     keys = (q @ last.kv_proj.weight.t())[..., : q.size(-1)]
     result = torch.zeros(len(previous), previous.size(1), source.size(1))
     for row in range(len(previous)):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
+from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
 from fairseq_srupp.modules.transform import AttentionTransform, LinearTransform, ProjectedTransform
@@ -40,9 +41,38 @@ def test_which_layers_attend():
     assert kinds(no_projection=True) == [LinearTransform] * 4
 
 
+@pytest.mark.parametrize("build", [lm, translation])
+def test_size_of_embeddings_and_features(build):
+    """--embed-scale and --output-norm, in language model, encoder and decoder."""
+    tokens, seen = torch.tensor([[5, 6, 7]]), {}
+
+    def inputs_and_features(**options):
+        torch.manual_seed(1)
+        model = build(embed_dim=6, **options).eval()
+        for name, module in (("decoder", model.decoder), ("encoder", getattr(model, "encoder", None))):
+            if module is not None:
+                module.stack.register_forward_pre_hook(lambda stack, given, name=name: seen.update({name: given[0]}))
+        features, _ = model(tokens, features_only=True) if build is lm else model(tokens, None, tokens, features_only=True)
+        return {**seen, "features": features}
+
+    plain, scaled = inputs_and_features(), inputs_and_features(embed_scale=5.0, output_norm=True)
+    for name in ("decoder", "encoder") if build is translation else ("decoder",):
+        torch.testing.assert_close(scaled[name], 5 * plain[name])
+    torch.testing.assert_close(scaled["features"].square().mean(-1), torch.ones(1, 3), rtol=0.01, atol=0)
+    assert plain["features"].square().mean() < 0.5
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("inf"), float("nan")])
+def test_scales_that_are_none(scale):
+    with pytest.raises(UserError, match="--embed-scale must be above 0"):
+        lm(embed_scale=scale)
+
+
 def test_options_of_attention():
     assert all(t.attention_norm == "pre" for t in transforms(lm(attention_norm="pre")))
     assert all(isinstance(t.query_proj, torch.nn.Linear) for t in transforms(lm(independent_query=True)))
+    assert all(isinstance(t.key_norm, torch.nn.RMSNorm) for t in transforms(translation(query_key_norm=True)))
+    assert not any("key_norm" in name for name in lm().state_dict())
     assert all(t.alpha == 0 for t in transforms(lm()))
     assert all(t.alpha == 0.5 for t in transforms(lm(alpha_init=0.5)))
     assert all(t.heads == 4 for t in transforms(lm(attention_heads=4)))

@@ -30,7 +30,13 @@ def batch(seed=2):
     return source, torch.randint(4, 20, (3, 9), generator=generator)
 
 
-VARIANTS = [{}, {"attention_heads": 2, "encoder_unidirectional": True}, {"attention_every_n_layers": 2}, {"attention_layers": "1", "share_decoder_input_output_embed": True}]
+VARIANTS = [
+    {},
+    {"attention_heads": 2, "encoder_unidirectional": True},
+    {"attention_every_n_layers": 2},
+    {"attention_layers": "1", "share_decoder_input_output_embed": True},
+    {"attention_heads": 2, "embed_scale": 3.0, "query_key_norm": True, "output_norm": True},
+]
 
 
 @pytest.mark.parametrize("options", VARIANTS)

@@ -24,13 +24,15 @@ def layer_by_the_paper(layer, x, memory=None, c=None, heads=1):
         basis = [t.norm(v) for v in q] if t.attention_norm == "pre" else q
         kv = [t.kv_proj.weight @ v for v in basis]
         query = [t.query_proj.weight @ v if isinstance(t.query_proj, torch.nn.Linear) else v for v in basis]
+        sharpen = lambda v, norm: v / (v.square().mean() + 1e-6).sqrt() * norm.weight if hasattr(norm, "weight") else v
         for i in range(x.size(0)):
             a = []
             for head in range(heads):
                 part = slice(head * da // heads, (head + 1) * da // heads)
                 keys = [v[:da][part] for v in kv[: past + i + 1]]
                 values = [v[da:][part] for v in kv[: past + i + 1]]
-                weights = torch.stack([query[past + i][part] @ k / math.sqrt(da / heads) for k in keys]).softmax(0)
+                one = sharpen(query[past + i][part], t.query_norm)
+                weights = torch.stack([one @ sharpen(k, t.key_norm) / math.sqrt(da / heads) for k in keys]).softmax(0)
                 a.append(sum(w * v for w, v in zip(weights, values)))
             z = q[past + i] + t.alpha * torch.cat(a)
             z = t.norm(z) if t.attention_norm == "post" else z
@@ -45,8 +47,10 @@ def layer_by_the_paper(layer, x, memory=None, c=None, heads=1):
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("norm", ["post", "pre", "none"])
 @pytest.mark.parametrize("independent", [False, True])
-def test_a_stack_computes_what_the_paper_says(awake, heads, norm, independent):
-    stack = stack_of(awake, 2, heads=heads, attention_norm=norm, independent_query=independent)
+@pytest.mark.parametrize("sharpened", [False, True])
+def test_a_stack_computes_what_the_paper_says(awake, heads, norm, independent, sharpened):
+    options = {"attention_norm": norm, "independent_query": independent, "query_key_norm": sharpened}
+    stack = stack_of(awake, 2, heads=heads, **options)
     x = inputs(5)
     expected = layer_by_the_paper(stack.layers[1], layer_by_the_paper(stack.layers[0], x, heads=heads), heads=heads)
     torch.testing.assert_close(stack(x), expected)
@@ -56,7 +60,7 @@ def test_a_layer_with_memory_and_state_computes_what_the_paper_says(awake):
     stack = stack_of(awake, 1)
     x, memory, c = inputs(5), inputs(4, seed=3), inputs(2, 1, seed=4).squeeze(1)
     mask = torch.ones(5, 9, dtype=torch.bool).tril(4)
-    h, _ = stack.layers[0](x, c, context=memory, mask=AttentionMask(mask))
+    h, _ = stack.layers[0](x, c, context=stack.layers[0].transform.in_proj(memory), mask=AttentionMask(mask))
     torch.testing.assert_close(h, layer_by_the_paper(stack.layers[0], x, memory, c))
 
 
