@@ -6,7 +6,6 @@ Checks the backend against the fp64 reference first; when that fails, prints no 
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import resource
 import statistics
@@ -18,11 +17,10 @@ import torch
 from machine import environment, forget_peak_memory, peak_memory, save, synchronize
 from torch import Tensor
 
-from fairseq_srupp.ops import backends, sru_recurrence
+from fairseq_srupp.ops import backends, memory, sru_recurrence
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "fp64": 1e-12}  # of the largest value of a tensor
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 SHAPES = {
     "cpu": [(256, 16, 1024), (256, 8, 3072), (2048, 1, 1024), (1, 64, 3072)],
     # long and wide; the paper's models, each with the rows of one GPU, last the one for translation; a step of decoding
@@ -260,9 +258,8 @@ def main() -> int:
         "--json", type=pathlib.Path, metavar="FILE", help="write environment and results there"
     )
     args = parser.parse_args()
-    if args.keep_memory and not os.environ.keys() >= KEEP_MEMORY.keys():
-        # the C library reads them when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
+    if args.keep_memory and not memory.keep():
+        parser.error("--keep-memory: another C library than glibc, or the environment says otherwise (MALLOC_*)")
     if args.threads:
         torch.set_num_threads(args.threads)
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Callable
 
 _WIDTH = 110
-# glibc keeps freed memory: training asks for the same large blocks again and again.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 _TAIL = 15  # lines of the log that are shown when a step fails
 
 
@@ -31,7 +29,7 @@ class Runner:
     def __init__(self, steps: int):
         self.steps, self.step = steps, 0
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self.environment = {**_KEEP_MEMORY, **os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
 
     def run(
         self, title: str, command: str, log: Path, status: Callable[[str], str | None] | None = None

@@ -15,8 +15,6 @@ number SEED "$seed"
 prepared "$data/dict.$src.txt" "$data/dict.$tgt.txt" "$data/bpe/reference.$tgt"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
-# glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
-export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
 folder "$out"
 settings="MINUTES=$minutes DROPOUT=$dropout SEED=$seed OPTIONS=${OPTIONS:-}"
 made_alike "$out" "$settings" "has a comparison with"

@@ -13,8 +13,6 @@ prepared "$data/dict.txt" "$data"/{train,valid,test}.{bin,idx}
 one_path "$data"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
-# glibc keeps freed memory: a training step on the CPU asks for the same large blocks again and again.
-export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1099511627776
 
 common=(--user-dir "$user_dir" --adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax-cutoff 4000,12000
   --tie-adaptive-weights --tie-adaptive-proj --criterion adaptive_loss --ddp-backend legacy_ddp

@@ -29,6 +29,7 @@ _REPAIRS = (  # in the order in which they are applied
     "ignored_options",
     "indexed_data",
     "inputs",
+    "kept_memory",
     "output_dictionary",
     "processes",
     "saving",
