@@ -58,6 +58,10 @@ class SRUppConfig(FairseqDataclass):
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "compute activations again in the backward pass, to save memory"}
     )
+    int8: bool = field(
+        default=False,
+        metadata={"help": "generation and evaluation in int8, on a CPU; give it as --model-overrides \"{'int8': True}\""},
+    )
     compile: bool = field(
         default=False, metadata={"help": "train with layers that torch.compile has compiled, which takes minutes at first"}
     )

@@ -10,10 +10,10 @@ from omegaconf import II
 from torch import Tensor
 
 from ..compat.errors import UserError
-from .compiling import CompiledInTraining
 from .config import SRUppConfig, check_options
 from .decoder import Extras, StackDecoder, padding_mask
 from .lm_embedding import build_embeddings
+from .running import RunAsAsked
 from .stream_states import SegmentKey, StreamStates
 
 
@@ -155,7 +155,7 @@ class SRUppLanguageModelDecoder(StackDecoder):
 
 
 @register_model("srupp_lm", dataclass=SRUppLanguageModelConfig)
-class SRUppLanguageModel(CompiledInTraining, FairseqLanguageModel):
+class SRUppLanguageModel(RunAsAsked, FairseqLanguageModel):
     """SRU++ language model (--arch srupp_lm)."""
 
     @classmethod
@@ -164,7 +164,9 @@ class SRUppLanguageModel(CompiledInTraining, FairseqLanguageModel):
         if source is not None and source != target:  # not the same words, of which the target may be the first
             source = None
         window = cfg.mem_len if getattr(task, "reads_streams", False) else None
-        return cls(SRUppLanguageModelDecoder(cfg, target, source, window))
+        model = cls(SRUppLanguageModelDecoder(cfg, target, source, window))
+        model.int8 = cfg.int8
+        return model
 
     @property
     def stream_states(self) -> StreamStates:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..compat.errors import UserError
 from ..modules import DecodingState
-from .compiling import CompiledInTraining
 from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
 from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask, scaled
 from .embedding import OutputLayer, build_embedding
+from .running import RunAsAsked
 
 EncoderOut = Dict[str, List[Tensor]]
 
@@ -281,7 +281,7 @@ def _alignment(weights: Tensor, source_length: int) -> Tensor:
 
 
 @register_model("srupp_transformer", dataclass=SRUppTransformerConfig)
-class SRUppTransformer(CompiledInTraining, FairseqEncoderDecoderModel):
+class SRUppTransformer(RunAsAsked, FairseqEncoderDecoderModel):
     """SRU++ encoder-decoder (--arch srupp_transformer)."""
 
     full_context_alignment = True
@@ -321,6 +321,7 @@ class SRUppTransformer(CompiledInTraining, FairseqEncoderDecoderModel):
         encoder = SRUppEncoder(cfg, source)
         shared: Optional[nn.Embedding] = encoder.embed_tokens if cfg.share_all_embeddings else None
         model = cls(encoder, SRUppTransformerDecoder(cfg, target, shared))
+        model.int8 = cfg.int8
         options = getattr(task, "cfg", None) or getattr(task, "args", None)  # criteria compare with given alignments
         model.decoder.need_alignment = bool(getattr(options, "load_alignments", False))
         return model

@@ -380,23 +380,29 @@ class SRUppStack(nn.Module):
     def _source_projections(self, source: Optional[Tensor]) -> List[Optional[Tensor]]:
         """What each layer sees of the source (S, B, d), (S, B, d'), by one product for all that attend."""
         projections: List[Optional[Tensor]] = []
+        together = True
+        if not torch.jit.is_scripting():
+            together = self._has_weights()
         weights: List[Tensor] = []
         for layer in self.layers:
+            projections.append(None)
             if layer.attention:
-                weights.append(layer.transform.in_proj.weight)
+                if source is not None and together:
+                    weights.append(layer.transform.in_proj.weight)
+                elif source is not None:
+                    projections[-1] = layer.transform.in_proj(source)
         if source is None or len(weights) == 0:
-            for _ in self.layers:
-                projections.append(None)
             return projections
-        pieces = F.linear(source, torch.cat(weights)).chunk(len(weights), dim=-1)
-        done = 0
-        for layer in self.layers:
+        pieces, done = F.linear(source, torch.cat(weights)).chunk(len(weights), dim=-1), 0
+        for i, layer in enumerate(self.layers):
             if layer.attention:
-                projections.append(pieces[done])
+                projections[i] = pieces[done]
                 done += 1
-            else:
-                projections.append(None)
         return projections
+
+    def _has_weights(self) -> bool:
+        """Not so in int8."""
+        return all(isinstance(layer.transform.in_proj, nn.Linear) for layer in self.layers if layer.attention)
 
     def _highway_masks(self, x: Tensor) -> List[Optional[Tensor]]:
         """For each layer (B, d); for x (L, B, any)."""

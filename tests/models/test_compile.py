@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 from translation_task import Task
 
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.models.compiling import check_compiler
+from fairseq_srupp.models.running import check_compiler
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
 from fairseq_srupp.models.srupp_transformer import SRUppTransformer, SRUppTransformerConfig
 from fairseq_srupp.modules import SRUppStack

@@ -1,4 +1,4 @@
-"""When --compile compiles: in training, and in the validation that belongs to it."""
+"""How a model is run: compiled in training (--compile), in int8 or bf16 in generation and evaluation."""
 
 import functools
 import os
@@ -8,14 +8,19 @@ import sys
 
 from fairseq.models import BaseFairseqModel
 
-from ..compat.errors import UserError
-from ..modules import SRUppStack
+from ..compat.errors import UserError, user_errors
+from ..modules import SRUppStack, int8
 
 
-class CompiledInTraining(BaseFairseqModel):
-    """A model whose stacks, if they are compiled, are so for training alone: who only loads it needs no compiler."""
+class RunAsAsked(BaseFairseqModel):
+    """A model whose stacks, if they are compiled, are so in training and in the validation that belongs to it: who only loads
+    it needs no compiler. In int8 (the option of the model) or bf16 (fairseq's --bf16) it is in generation and evaluation alone."""
+
+    int8 = False
 
     def train(self, mode: bool = True):
+        if mode and self.int8:
+            raise UserError("int8 is for generation and evaluation: training needs the weights themselves")
         if mode and any(stack.compiled for stack in self._stacks()):
             check_compiler()
         return super().train(mode)
@@ -25,6 +30,15 @@ class CompiledInTraining(BaseFairseqModel):
         super().make_generation_fast_(**kwargs)
         for stack in self._stacks():
             stack.compiled = False
+
+    def prepare_for_inference_(self, cfg) -> None:
+        """fairseq calls this before evaluation and generation, with its whole configuration."""
+        super().prepare_for_inference_(cfg)
+        if self.int8:
+            with user_errors(ValueError):
+                int8.quantize(self)
+        elif cfg.common.bf16 and cfg.common_eval.path:  # fairseq's hub gives the configuration of the training, without it
+            self.bfloat16()
 
     def _stacks(self):
         return (module for module in self.modules() if isinstance(module, SRUppStack))

@@ -1,0 +1,123 @@
+"""Matrix products and embeddings in int8, for decoding and evaluation on a CPU.
+
+Weights have one scale for each output channel, or row of an embedding; the inputs of a product are quantised as they come, with one
+scale for all of them. The products are torch's own kernels (`quantized::linear_dynamic`), which use the processor's instructions for
+int8 where it has them. Everything else is computed as before: recurrence, attention, norms, softmax.
+"""
+
+import warnings
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .adaptive import AdaptiveInput, AdaptiveSoftmax
+
+_LARGEST = 127
+
+
+def _quantized(weight: Tensor) -> "tuple[Tensor, Tensor]":
+    """Weights (N, K) as int8 and scales (N,)."""
+    weight = weight.detach().float()
+    scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LARGEST
+    return (weight / scale.unsqueeze(1)).round_().to(torch.int8), scale
+
+
+class Int8Linear(nn.Module):
+    """x W^T + b with W in int8.
+
+    Args:
+        weight: W (N, K).
+        bias: b (N,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor] = None):
+        super().__init__()
+        whole, scale = _quantized(weight)
+        with warnings.catch_warnings():  # torch's announcement that tensors of this kind go
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros(len(scale), dtype=torch.int64)
+            tensor = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(tensor, None if bias is None else bias.detach().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., K) to (..., N), in the dtype of x."""
+        if x.numel() == 0:
+            return x.new_empty(*x.shape[:-1], self.packed.unpack()[0].size(0))
+        # Inputs of 7 bits: processors without the instructions for int8 add products of 8 in 16 bits, and may overflow.
+        return torch.ops.quantized.linear_dynamic(x.float(), self.packed, True).to(x.dtype)
+
+
+class Int8Embedding(nn.Module):
+    """Rows of a table (V, e) in int8, as fp32."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        whole, scale = _quantized(weight)
+        self.register_buffer("rows", whole, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.rows.size(1)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Words, int64 of any shape, to (..., e)."""
+        return F.embedding(words, self.rows).to(self.scale.dtype) * F.embedding(words, self.scale.unsqueeze(1))
+
+
+class Int8AdaptiveInput(AdaptiveInput):
+    """Of an AdaptiveInput in int8."""
+
+    def __init__(self, source: AdaptiveInput):
+        nn.Module.__init__(self)
+        self.bands = source.bands
+        self.tables = nn.ModuleList(Int8Embedding(embedding) for embedding in source.embeddings)
+        self.linears = nn.ModuleList(Int8Linear(projection) for projection in source.projections)
+
+    def _rows(self, words: Tensor, band: int) -> Tensor:
+        return self.linears[band](self.tables[band](words - self.bands.starts[band]))
+
+
+class Int8AdaptiveSoftmax(AdaptiveSoftmax):
+    """Of an AdaptiveSoftmax in int8."""
+
+    def __init__(self, source: AdaptiveSoftmax):
+        nn.Module.__init__(self)
+        self.bands = source.bands
+        self.linears = nn.ModuleList(
+            nn.Sequential(Int8Linear(projection.t()), Int8Linear(embedding, bias))
+            for projection, embedding, bias in zip(source.projections, source.embeddings, source.biases)
+        )
+
+    def _scores(self, features: Tensor, band: int) -> Tensor:
+        return self.linears[band](features)
+
+
+_KINDS = {
+    nn.Linear: lambda module: Int8Linear(module.weight, module.bias),
+    nn.Embedding: lambda module: Int8Embedding(module.weight),
+    AdaptiveInput: Int8AdaptiveInput,
+    AdaptiveSoftmax: Int8AdaptiveSoftmax,
+}
+
+
+def quantize(model: nn.Module) -> None:
+    """Replaces what `model` has of linear layers, embeddings, adaptive input and softmax, for good; on a CPU.
+
+    Raises:
+        ValueError: the model is on another device, or this torch has no kernels in int8.
+    """
+    devices = {parameter.device.type for parameter in model.parameters()} - {"cpu"}
+    if devices:
+        raise ValueError(f"int8 is for CPUs: the model is on {', '.join(devices)}")
+    if torch.backends.quantized.engine == "none":
+        raise ValueError(f"torch {torch.__version__} has no kernels in int8 for this processor")
+    made = {}  # one for each that is shared
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):  # shared ones too
+            if type(child) in _KINDS:
+                if child not in made:
+                    made[child] = _KINDS[type(child)](child)
+                setattr(module, name, made[child])
