@@ -30,6 +30,7 @@ _REPAIRS = (  # in the order in which they are applied
     "indexed_data",
     "inputs",
     "kept_memory",
+    "model_and_task",
     "output_dictionary",
     "processes",
     "saving",

@@ -83,3 +83,10 @@ def test_never_in_training(pairs, tmp_path, fairseq_cli):
     with pytest.raises(UserError, match="int8 is for generation and evaluation"):
         fairseq_cli("train", pairs, TRANSLATION, "--int8 --save-dir", tmp_path)
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_models_of_the_other_kind(text, pairs, language_model, translator, fairseq_cli):
+    with pytest.raises(UserError, match="srupp_transformer translates: it needs --task translation"):
+        fairseq_cli("eval-lm", text.data, USER_DIR, "--gen-subset valid --path", translator)
+    with pytest.raises(UserError, match="srupp_lm is a language model: it needs --task language_modeling"):
+        fairseq_cli("generate", pairs, USER_DIR, "--gen-subset valid --path", language_model)
