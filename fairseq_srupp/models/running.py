@@ -37,7 +37,7 @@ class RunAsAsked(BaseFairseqModel):
         if self.int8:
             with user_errors(ValueError):
                 int8.quantize(self)
-        elif cfg.common.bf16 and cfg.common_eval.path:  # fairseq's hub gives the configuration of the training, without it
+        elif hasattr(cfg, "common") and cfg.common.bf16 and cfg.common_eval.path:  # the hub gives that of the training, without
             self.bfloat16()
 
     def _stacks(self):
