@@ -13,7 +13,7 @@ run logged "$save_dir/train.log" fairseq-train "$data" --user-dir "$user_dir" --
   --encoder-layers 4 --decoder-layers 4 --attention-every-n-layers 2 --share-all-embeddings --alpha-init 1 \
   --embed-scale 16 --query-key-norm --output-norm --dropout 0.1 --attention-dropout 0 \
   --criterion label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 1024 \
-  --optimizer radam --adam-betas '(0.9, 0.98)' --lr 0.003 --weight-decay 0.01 --clip-norm 1.0 \
+  --optimizer radam --adam-betas '(0.9, 0.98)' --lr 0.0015 --weight-decay 0.01 --clip-norm 1.0 \
   --lr-scheduler cosine --warmup-updates 200 --max-update 6000 \
   --no-epoch-checkpoints --patience 10 --log-format simple --log-interval 100 --seed 1 \
   --save-dir "$save_dir" "$@"
