@@ -68,7 +68,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
     if args.original:
         kind = "fp32" if args.device == "cpu" else "fp16"
         listed.insert(2, Step(2, "original", ["original.py", str(args.original), *shapes, "--dtype", kind, *device], 90))
-    return [step for step in listed if {str(step.part), step.name} & args.parts]
+    return listed
 
 
 def decoding(tiny: bool) -> list[str]:
@@ -196,16 +196,18 @@ def main() -> int:
     parser.add_argument("--text", type=there, help="file to train on; by default the Python library's sources")
     parser.add_argument("--parallel-text", type=there, help="folder that fairseq-preprocess wrote, to train translation on")
     args = parser.parse_args()
-    listed = steps(args)
-    if unknown := {word for word in args.parts if not word.isdigit()} - {step.name for step in listed}:
-        parser.error(f"--parts: there is no step {', '.join(sorted(unknown))}")
+    every = steps(args)
+    listed = [step for step in every if {str(step.part), step.name} & args.parts]
+    if unknown := {word for word in args.parts if not word.isdigit()} - {step.name for step in every}:
+        named = ", ".join(step.name for step in every)
+        parser.error(f"--parts: there is no step {', '.join(sorted(unknown))} (with these options: {named})")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # on its way out it ends the step
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"--out: {error}")
-    options = {name: str(value) for name, value in vars(args).items()}
+    options = {name: str(value) for name, value in vars(args).items()} | {"parts": sorted(args.parts)}
     minutes = args.minutes
     if args.device == "cuda":
         begin = time.monotonic()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train srupp_transformer (7.5M parameters at 8,000 pieces) on what prepare.sh made; a run that was stopped goes on.
+# Train srupp_transformer (7.4M parameters at 8,000 pieces) on what prepare.sh made; a run that was stopped goes on.
 #   train.sh SRC TGT DATA SAVE_DIR [fairseq-train options, which override those below]
 set -euo pipefail
 . "$(dirname "$0")/../common.sh"

@@ -30,6 +30,7 @@ _NOT_FOLLOWED: Dict[str, Dict[Tuple[str, str], Tuple[Any, str]]] = {
         **_RESULTS,
         ("dataset", "gen_subset"): ("test", "is for fairseq-generate and fairseq-eval-lm; give --valid-subset"),
         ("dataset", "max_valid_steps"): (None, "is for fairseq-train"),
+        ("common", "bf16"): (False, "is for fairseq-train, -generate, -interactive and -eval-lm"),
     },
     "eval_lm": {**_RESULTS, **_VALID},
     "generate": _VALID,

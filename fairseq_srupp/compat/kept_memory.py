@@ -1,21 +1,15 @@
-"""A command that computes on the CPU keeps its memory (ops/memory.py), from before its model is built.
+"""Training on the CPU keeps its memory (ops/memory.py). May go with that."""
 
-May go with ops/memory.py.
-"""
-
-import sys
-
-import torch
-
+from fairseq_srupp.compat.devices import on_cpu
 from fairseq_srupp.compat.patch import wrap
 from fairseq_srupp.ops import memory
 
 
 def apply() -> None:
-    from fairseq import models
+    from fairseq.trainer import Trainer
 
-    @wrap(models, "build_model")
-    def build_model(original, *args, **kwargs):
-        if "--cpu" in sys.argv or not torch.cuda.is_available():
+    @wrap(Trainer, "__init__")
+    def init(original, self, cfg, *args, **kwargs):
+        if hasattr(cfg, "common") and on_cpu(cfg):
             memory.keep()
-        return original(*args, **kwargs)
+        original(self, cfg, *args, **kwargs)

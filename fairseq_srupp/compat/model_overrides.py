@@ -1,7 +1,8 @@
 """`--model-overrides`: a dictionary of options that the checkpoint has.
 
 fairseq (0.12) evaluates the text without a word about what was wrong with it, and ignores names that are not in the
-checkpoint's configuration. May go when fairseq refuses both.
+checkpoint's configuration, also those that its model has had only since the checkpoint was written. May go when fairseq refuses
+the first two and obeys the last.
 """
 
 import argparse
@@ -54,6 +55,19 @@ def _names(node: Any) -> Set[str]:
     return {str(key) for key in node}.union(*(_names(node[key]) for key in node if _is_there(node, key)))
 
 
+def _add_new_options(cfg: Any, overrides: Dict[str, Any]) -> None:
+    """Options of the model that are overridden and that its checkpoint is too old to have, as they are by default."""
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+    from omegaconf import DictConfig, open_dict
+
+    model = cfg.get("model") if isinstance(cfg, DictConfig) else None
+    if isinstance(model, DictConfig) and model.get("_name") in MODEL_DATACLASS_REGISTRY:
+        fields = MODEL_DATACLASS_REGISTRY[model["_name"]].__dataclass_fields__
+        with open_dict(model):
+            for name in fields.keys() & overrides.keys() - set(model):
+                model[name] = fields[name].default
+
+
 def _is_there(node: Any, key: Any) -> bool:
     return not hasattr(node, "_get_node") or key in node  # omegaconf's: not for "???"
 
@@ -64,6 +78,7 @@ def apply() -> None:
     @wrap(checkpoint_utils, "overwrite_args_by_name")
     def overwrite_args_by_name(original, cfg, overrides):
         global _unknown
+        _add_new_options(cfg, overrides)
         _unknown = (_given.intersection(overrides) if _unknown is None else _unknown) - _names(cfg)
         original(cfg, overrides)
 

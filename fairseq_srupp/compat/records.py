@@ -10,7 +10,7 @@ seen. Nor can a file be read that was saved after `torch.serialization.set_crc32
 import concurrent.futures
 import os
 import zipfile
-from typing import List, Optional
+from typing import BinaryIO, List, Optional
 
 _START = b"PK\x03\x04"  # by which torch tells its two formats apart
 _CHUNK = 1 << 20
@@ -24,20 +24,26 @@ def damage(path: str) -> Optional[str]:
     Raises: OSError when the file cannot be opened.
     """
     with open(path, "rb") as file:
-        if file.read(len(_START)) != _START:
-            return None
-        try:
-            with zipfile.ZipFile(file) as archive:
-                records = archive.infolist()
-            if sum(record.compress_size for record in records) > os.path.getsize(path):  # each would be read
-                return "its records stand in one another"
-            places = sorted(range(len(records)), key=lambda place: records[place].header_offset)
-            workers = _workers()
-            with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-                found = pool.map(lambda some: _damage_of(path, some), (places[i::workers] for i in range(workers)))
-                return next(filter(None, found), None)
-        except Exception as error:  # whatever a damaged directory makes of its reader
-            return f"its directory of records cannot be read: {error}"
+        found = _damage_in(file, path)
+        replaced = found is not None and os.fstat(file.fileno()).st_ino != os.stat(path).st_ino
+    return damage(path) if replaced else found  # a run has just saved: the readers below have read two files
+
+
+def _damage_in(file: BinaryIO, path: str) -> Optional[str]:
+    if file.read(len(_START)) != _START:
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+        if sum(record.compress_size for record in records) > os.path.getsize(path):  # each would be read
+            return "its records stand in one another"
+        places = sorted(range(len(records)), key=lambda place: records[place].header_offset)
+        workers = _workers()
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            found = pool.map(lambda some: _damage_of(path, some), (places[i::workers] for i in range(workers)))
+            return next(filter(None, found), None)
+    except Exception as error:  # whatever a damaged directory makes of its reader
+        return f"its directory of records cannot be read: {error}"
 
 
 def _workers() -> int:

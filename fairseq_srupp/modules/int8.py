@@ -2,11 +2,12 @@
 
 Weights have one scale for each output channel, or row of an embedding; the inputs of a product are quantised as they come, with one
 scale for all of them. The products are torch's own kernels (`quantized::linear_dynamic`), which use the processor's instructions for
-int8 where it has them. Everything else is computed as before: recurrence, attention, norms, softmax.
+int8 where it has them. Everything else is computed as before: recurrence, attention, norms, softmax. So results depend a little on what
+else is in a batch. A model in int8 is for running alone: its `state_dict` has none of these weights.
 """
 
 import warnings
-from typing import Optional
+from typing import Callable, Optional
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,18 @@ class Int8Linear(nn.Module):
             warnings.simplefilter("ignore")
             zeros = torch.zeros(len(scale), dtype=torch.int64)
             tensor = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
+        self.out_features = len(scale)
         self.packed = torch.ops.quantized.linear_prepack(tensor, None if bias is None else bias.detach().float())
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Int8Linear":
+        if fn(torch.empty(0)).device.type != "cpu":
+            raise ValueError("int8 is for CPUs: what is in int8 cannot be moved elsewhere")
+        return super()._apply(fn, recurse)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., K) to (..., N), in the dtype of x."""
         if x.numel() == 0:
-            return x.new_empty(*x.shape[:-1], self.packed.unpack()[0].size(0))
+            return x.new_empty(*x.shape[:-1], self.out_features)
         # Inputs of 7 bits: processors without the instructions for int8 add products of 8 in 16 bits, and may overflow.
         return torch.ops.quantized.linear_dynamic(x.float(), self.packed, True).to(x.dtype)
 

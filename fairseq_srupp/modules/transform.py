@@ -4,6 +4,7 @@ import math
 from typing import Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attend, probabilities
@@ -11,6 +12,13 @@ from .masks import AttentionMask
 from .state import KeyValueCache
 
 ATTENTION_NORMS = ("post", "pre", "none")
+
+
+class RMSNorm(nn.RMSNorm):
+    """Under autocast too in the dtype of its weight, and the result in that of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.to(self.weight.dtype), self.normalized_shape, self.weight, self.eps).to(x.dtype)
 
 
 class LinearTransform(nn.Module):
@@ -105,8 +113,8 @@ class AttentionTransform(ProjectedTransform):
         self.query_proj = nn.Linear(attention_dim, attention_dim, bias=False) if independent_query else nn.Identity()
         if independent_query:
             nn.init.xavier_uniform_(self.query_proj.weight)
-        self.query_norm = nn.RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
+        self.query_norm = RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
+        self.key_norm = RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
         self.alpha = nn.Parameter(torch.full((1,), float(alpha_init)))
 
     def forward(
@@ -174,12 +182,11 @@ class AttentionTransform(ProjectedTransform):
             attended = attended.unflatten(1, [-1, beam]).transpose(1, 2).flatten(0, 1)
         queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) * beam :]))
         keys, values = self._keys_values(attended)
-        return q, self.query_norm(queries).to(queries.dtype), keys, values
+        return q, self.query_norm(queries), keys, values
 
     def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:
         keys, values = self.kv_proj(attended).chunk(2, dim=-1)
-        keys = self._split_heads(keys)
-        return self.key_norm(keys).to(keys.dtype), self._split_heads(values)  # autocast norms in fp32
+        return self.key_norm(self._split_heads(keys)), self._split_heads(values)
 
     def _split_heads(self, t: Tensor) -> Tensor:
         """(L, B, d') to (B, H, L, d'/H)."""

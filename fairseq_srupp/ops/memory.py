@@ -22,4 +22,4 @@ def keep() -> bool:
     if os.environ.get("FAIRSEQ_SRUPP_KEEP_MEMORY") == "0" or decided or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))  # never trims

@@ -103,6 +103,20 @@ def test_many_processors_see_no_damage_that_is_not_there(tmp_path, monkeypatch):
         sys.setswitchinterval(switching)
 
 
+def test_a_file_that_is_replaced_in_the_meantime(tmp_path, monkeypatch):
+    torch.save(torch.zeros(9), tmp_path / "x.pt")
+    torch.save([torch.zeros(9)] * 2 + [torch.ones(9) for _ in range(4)], tmp_path / "y.pt")
+    plain, path = records._damage_of, str(tmp_path / "y.pt")
+
+    def replaced_before(*args):
+        if (tmp_path / "x.pt").exists():
+            os.replace(tmp_path / "x.pt", path)
+        return plain(*args)
+
+    monkeypatch.setattr(records, "_damage_of", replaced_before)
+    assert records.damage(path) is None
+
+
 def test_large_records_are_read_to_their_end(tmp_path):
     torch.save({"model": torch.zeros(3 << 20)}, tmp_path / "x.pt")
     assert records.damage(str(tmp_path / "x.pt")) is None

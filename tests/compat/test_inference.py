@@ -4,10 +4,12 @@ import re
 
 import pytest
 import torch
+from fairseq import checkpoint_utils
 
 from fairseq_srupp.compat.errors import UserError
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 from fairseq_srupp.modules import int8
+from fairseq_srupp.ops import memory
 
 USER_DIR = f"--user-dir {PACKAGE_DIR} --cpu"
 TRANSLATION = (
@@ -70,6 +72,38 @@ def test_translation(pairs, translator, fairseq_cli, products, capsys, options, 
     exact, found = scores(), scores(options)
     assert products == {dtype} and len(found) == 5
     assert all(abs(a - b) < 0.1 for a, b in zip(exact, found))
+
+
+def test_options_that_a_checkpoint_is_too_old_to_have(pairs, translator, tmp_path, fairseq_cli, products, capsys):
+    state = torch.load(translator, weights_only=False)
+    del state["cfg"]["model"]["int8"]
+    torch.save(state, tmp_path / "old.pt")
+    for path in (tmp_path / "old.pt", f"{tmp_path}/old.pt:{translator}"):
+        products.clear()
+        fairseq_cli("generate", pairs, USER_DIR, "--gen-subset valid --beam 2 --print-alignment --path", path, INT8)
+        assert products == {"int8"} and capsys.readouterr().out.count("H-") == 5
+    with pytest.raises(UserError, match="has no option int9"):
+        fairseq_cli("generate", pairs, USER_DIR, "--gen-subset valid --model-overrides {'int9':True} --path", tmp_path / "old.pt")
+
+
+def test_validation(text, language_model, fairseq_cli, products):
+    validate = text.data, USER_DIR, "--task language_modeling --valid-subset valid --batch-size 4 --path", language_model
+    fairseq_cli("validate", *validate, INT8)
+    assert products == {"int8"}
+    with pytest.raises(UserError, match="fairseq-validate does not follow --bf16"):
+        fairseq_cli("validate", *validate, "--bf16")
+
+
+def test_halves_in_int8(translator):
+    model = checkpoint_utils.load_model_ensemble([str(translator)], {"int8": True})[0][0].half()
+    assert {parameter.dtype for parameter in model.eval().parameters()} == {torch.float32}
+
+
+def test_training_keeps_its_memory(text, tmp_path, fairseq_cli, monkeypatch):
+    calls = []
+    monkeypatch.setattr(memory, "keep", lambda: calls.append(1))
+    fairseq_cli("train", text.data, LANGUAGE_MODEL, "--no-save --disable-validation --max-update 1 --save-dir", tmp_path)
+    assert calls
 
 
 def test_from_pretrained(pairs, translator, products):

@@ -56,6 +56,16 @@ def test_a_stack_computes_what_the_paper_says(awake, heads, norm, independent, s
     torch.testing.assert_close(stack(x), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.filterwarnings("error")
+def test_queries_and_keys_are_normed_under_autocast(awake, dtype):
+    stack, x = stack_of(awake, 2, query_key_norm=True).float(), inputs(5).float()
+    expected = stack(x)
+    with torch.autocast("cpu", dtype):
+        found = stack(x)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05)
+
+
 def test_a_layer_with_memory_and_state_computes_what_the_paper_says(awake):
     stack = stack_of(awake, 1)
     x, memory, c = inputs(5), inputs(4, seed=3), inputs(2, 1, seed=4).squeeze(1)
