@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare-bytes": "make a byte-level corpus for --task streaming_language_modeling",
     "import-checkpoint": "turn a released language model of the author's into a checkpoint of fairseq",
     "average-checkpoints": "average the parameters of several checkpoints",
+    "export": "write a checkpoint as a folder that transformers reads without fairseq",
     "plot": "draw training curves from fairseq's logs",
 }
 
