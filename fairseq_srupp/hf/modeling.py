@@ -22,7 +22,7 @@ from ..modules.options import build_stack, check_options, embed_dim, embed_dropo
 from .config import SRUppConfig, SRUppLMConfig, SRUppTransformerConfig
 
 # What transformers calls a cache depends on its version.
-_CACHE = "cache" if "cache" in {field.name for field in dataclasses.fields(CausalLMOutputWithPast)} else "past_key_values"
+CACHE = "cache" if "cache" in {field.name for field in dataclasses.fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 class SRUppCache(Cache):
@@ -200,8 +200,8 @@ class SRUppPreTrainedModel(PreTrainedModel):
         return None if self.decoder.output is None else self.decoder.output.linear
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs: Dict, *args: Any, **kwargs: Any) -> None:
-        if model_kwargs.get(_CACHE) is None and generation_config.use_cache is not False:
-            model_kwargs[_CACHE] = SRUppCache(generation_config.num_beams or 1)
+        if model_kwargs.get(CACHE) is None and generation_config.use_cache is not False:
+            model_kwargs[CACHE] = SRUppCache(generation_config.num_beams or 1)
 
     @classmethod
     def from_pretrained(cls, name: str, *args: Any, config: Any = None, **kwargs: Any) -> "SRUppPreTrainedModel":
@@ -297,7 +297,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         if labels is not None:
             labels = labels.masked_fill(labels >= logits.size(-1), self.config.unk_token_id)
             loss = self.loss_function(logits, labels, vocab_size=logits.size(-1), **kwargs)
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{_CACHE: cache})
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
@@ -405,7 +405,7 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
             loss=loss,
             logits=logits,
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
-            **{_CACHE: cache},
+            **{CACHE: cache},
         )
         return output if return_dict else output.to_tuple()
 

@@ -5,7 +5,7 @@ import torch
 from exported import STREAM, TRANSLATION, checkpoint, run_export, write_dictionaries
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-import fairseq_srupp.hf  # noqa: E402, F401
+from fairseq_srupp.hf.modeling import CACHE  # noqa: E402
 
 ADAPTIVE = ["--adaptive-input", "--adaptive-softmax-cutoff", "8,16", "--adaptive-input-factor", "2"]
 ADAPTIVE += ["--adaptive-softmax-factor", "2"]
@@ -93,7 +93,7 @@ def test_translation_models(awake, tmp_path, name):
         for step in previous.split(1, 1):
             output = exported(source, decoder_input_ids=step, past_key_values=cache, use_cache=True)
             found.append(output.logits)
-            cache = getattr(output, "cache", None) or output.past_key_values
+            cache = output[CACHE]
         torch.testing.assert_close(torch.cat(found, 1)[kept], expected[kept], rtol=0, atol=1e-5)
     assert_same_parameters(exported, model)
 
