@@ -99,12 +99,7 @@ def _load(path: str, data: Optional[str]) -> Any:
         _fail(f"{path} is not a checkpoint of fairseq: {fault}")
     overrides = {} if data is None else {"data": data}
     with known_mistakes():
-        try:
-            (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
-        except RuntimeError as error:  # torch lists what does not fit
-            if "state_dict" not in str(error):
-                raise
-            _fail(f"{path}: the dictionaries in {data or 'the data folder of its training'} are not those of the model")
+        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
     if isinstance(model, SRUppLanguageModel):
         return model.eval(), "srupp_lm", cfg.model, task
     if isinstance(model, SRUppTransformer):
@@ -139,11 +134,13 @@ def _tokenizer(kind: str, source: Any, target: Any, pieces: Optional[str]) -> Di
         if dictionary.symbols[:4] != list(SPECIAL_SYMBOLS):
             _fail(f"the dictionary begins with {' '.join(dictionary.symbols[:4])}, not with {' '.join(SPECIAL_SYMBOLS)}")
     config = {"tokenizer_class": "SRUppTokenizer", "padding_side": "left" if kind == "srupp_lm" else "right"}
+    config["special_tokens_pattern"] = "eos"
     if pieces is not None:
         _check_pieces(pieces, [*source.symbols, *target.symbols])
-        return {**config, "kind": "sentencepiece", "add_eos": True}
-    of_bytes = all_bytes(source.symbols)
-    return {**config, "kind": "bytes" if of_bytes else "words", "add_eos": not of_bytes}
+        return {**config, "kind": "sentencepiece"}
+    if all_bytes(source.symbols):
+        return {**config, "kind": "bytes", "special_tokens_pattern": "none"}
+    return {**config, "kind": "words"}
 
 
 def _check_pieces(path: str, symbols: List[str]) -> None:

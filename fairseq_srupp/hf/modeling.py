@@ -26,11 +26,7 @@ CACHE = "cache" if "cache" in {field.name for field in dataclasses.fields(Causal
 
 
 class SRUppCache(Cache):
-    """What a model has read: the state between two steps of B = G g rows, g to a sentence.
-
-    Args:
-        beam: g, whose rows share the keys and values of their sentence.
-    """
+    """What a model has read, for B rows; each `beam` of them, of one sentence, share its keys and values."""
 
     def __init__(self, beam: int = 1):
         super().__init__(layers=[])
@@ -110,12 +106,7 @@ class SRUppEncoder(nn.Module):
 
 
 class SRUppDecoder(nn.Module):
-    """A causal stack between embedding and output layer.
-
-    Args:
-        config: options.
-        embed_tokens, input_size, output: as `build_embeddings` gives them.
-    """
+    """A causal stack between embedding and output layer, which are as `build_embeddings` gives them."""
 
     def __init__(self, config: SRUppConfig, layers: int, embed_tokens: nn.Module, input_size: int, output: nn.Module):
         super().__init__()
@@ -134,12 +125,8 @@ class SRUppDecoder(nn.Module):
         cache: Optional[SRUppCache],
         source: Optional[EncoderOutput] = None,
     ) -> Tensor:
-        """Features (B, L, d) of tokens (B, L) that follow what the cache has read, which then has read them too.
-
-        Args:
-            padding: bool (B, L), True at padding.
-            source: of each row, for the first tokens of an encoder-decoder.
-        """
+        """Features (B, L, d) of tokens (B, L) that follow what the cache has read, which then has read them too; padding is
+        bool (B, L) or None, source that of each row, which a cache needs once."""
         x = scaled(self.embed_tokens(input_ids.t()), self.config.embed_scale)
         x = F.dropout(x, embed_dropout(self.config), self.training)
         padding = _length_first(padding)
@@ -208,45 +195,38 @@ class SRUppPreTrainedModel(PreTrainedModel):
         """As of PreTrainedModel, from safetensors alone.
 
         Raises:
-            ValueError: in one line, where the files of a folder are damaged, or are not of the model that config.json tells of.
+            ValueError: in one line, where the tensors in a folder are damaged, or none of the model that config.json tells of.
         """
         kwargs["use_safetensors"] = True
         if os.path.isdir(name) and not kwargs.get("ignore_mismatched_sizes"):
             try:
-                own = config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name)
-                fault = cls._fault(own, name)
+                cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
-                fault = " ".join(str(error).split())[:300]
-            if fault:
-                raise ValueError(f"{name} cannot be loaded: {fault}")
+                raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         return super().from_pretrained(name, *args, config=config, **kwargs)
 
     @classmethod
-    def _fault(cls, config: SRUppConfig, folder: str) -> Optional[str]:
-        """Why the tensors in a folder are not those of a model, or None. Nothing is read but their shapes."""
+    def _check(cls, config: SRUppConfig, folder: str) -> None:
+        """Compares the names and shapes of the tensors in a folder with those of the model, before anything takes memory."""
         shapes: Dict[str, Tuple[int, ...]] = {}
         for path in glob.glob(os.path.join(glob.escape(folder), "model*.safetensors")):
             try:
                 with safe_open(path, framework="pt") as file:
                     shapes.update({key: tuple(file.get_slice(key).get_shape()) for key in file.keys()})
             except (SafetensorError, OSError) as error:
-                return f"{os.path.basename(path)} is damaged ({error})"
+                raise ValueError(f"{os.path.basename(path)} is damaged ({error})") from error
         if not shapes:
-            return "there is no model.safetensors"
+            raise ValueError("there is no model.safetensors")
         if sum(getattr(config, name, 0) for name in ("layers", "encoder_layers", "decoder_layers")) > len(shapes):
-            return f"config.json tells of more layers than its {len(shapes)} tensors can make"
+            raise ValueError(f"config.json tells of more layers than {len(shapes)} tensors can make")
         with torch.device("meta"):
             model = cls(config)
         tied = model._tied_weights_keys
-        expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        expected = {key: tuple(each.shape) for key, each in model.state_dict().items() if key not in tied}
         for key in sorted(expected.keys() | shapes.keys()):
-            if key not in expected:
-                return f"it has {key}, which is none of the model of config.json"
-            if key not in shapes and key not in tied:
-                return f"it has no {key}, which the model of config.json has"
-            if key in shapes and shapes[key] != expected[key]:
-                return f"{key} is {shapes[key]}, and {expected[key]} in the model of config.json"
-        return None
+            if shapes.get(key) != expected.get(key):
+                there, here = shapes.get(key, "not there"), expected.get(key, "not there")
+                raise ValueError(f"{key} is {there} in model.safetensors, and {here} in the model of config.json")
 
 
 class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):

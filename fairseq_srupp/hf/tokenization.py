@@ -20,7 +20,7 @@ class SRUppTokenizer(PreTrainedTokenizer):
             and `decode` takes all numbers for its.
         sentencepiece_file: the model of `kind` sentencepiece.
         kind: what text becomes: "bytes", "words" between white space, or pieces of "sentencepiece".
-        add_eos: whether the end of sentence follows, as in fairseq's `encode_line`.
+        special_tokens_pattern: "eos": the end of sentence follows, as in fairseq's `encode_line`; "none".
 
     Raises:
         ValueError: a file that is not what it should be.
@@ -39,12 +39,12 @@ class SRUppTokenizer(PreTrainedTokenizer):
         target_vocab_file: Optional[str] = None,
         sentencepiece_file: Optional[str] = None,
         kind: str = "words",
-        add_eos: bool = True,
+        special_tokens_pattern: str = "eos",
         **kwargs: Any,
     ):
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        self.kind, self.add_eos = kind, add_eos
+        self.kind = kind
         self._source = _read(vocab_file)
         self._target = _read(target_vocab_file) if target_vocab_file else self._source
         self._numbers = {id(symbols): {s: i for i, s in enumerate(symbols)} for symbols in (self._source, self._target)}
@@ -55,7 +55,8 @@ class SRUppTokenizer(PreTrainedTokenizer):
             self._pieces = _load_pieces(sentencepiece_file)
         for name, symbol in zip(("bos_token", "pad_token", "eos_token", "unk_token"), SPECIAL_SYMBOLS):
             kwargs.setdefault(name, symbol)
-        super().__init__(kind=kind, add_eos=add_eos, **kwargs)
+        super().__init__(kind=kind, special_tokens_pattern=special_tokens_pattern, **kwargs)
+        self.init_kwargs["special_tokens_pattern"] = special_tokens_pattern  # or it would not be saved
 
     @property
     def vocab_size(self) -> int:
@@ -80,15 +81,6 @@ class SRUppTokenizer(PreTrainedTokenizer):
             return "".join(tokens).replace("\u2581", " ").strip()
         return " ".join(tokens)
 
-    def build_inputs_with_special_tokens(self, token_ids_0: List[int], token_ids_1: Optional[List[int]] = None) -> List[int]:
-        ending = [self.eos_token_id] if self.add_eos else []
-        return token_ids_0 + ending + (token_ids_1 + ending if token_ids_1 is not None else [])
-
-    def get_special_tokens_mask(self, token_ids_0: List[int], token_ids_1=None, already_has_special_tokens=False) -> List[int]:
-        if not already_has_special_tokens:
-            token_ids_0 = self.build_inputs_with_special_tokens(token_ids_0, token_ids_1)
-        return [int(number in self._skipped()) for number in token_ids_0]
-
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         if isinstance(tokens, str):
             return self._numbers[id(self._encoded)].get(tokens, SPECIAL_SYMBOLS.index("<unk>"))
@@ -99,7 +91,8 @@ class SRUppTokenizer(PreTrainedTokenizer):
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         if isinstance(ids, int):
             return self._target[ids] if 0 <= ids < len(self._target) else str(self.unk_token)
-        skipped = self._skipped() if skip_special_tokens else ()
+        # fairseq shows what is unknown
+        skipped = (self.bos_token_id, self.pad_token_id, self.eos_token_id) if skip_special_tokens else ()
         return [self.convert_ids_to_tokens(int(number)) for number in ids if int(number) not in skipped]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: Optional[str] = None) -> Tuple[str, ...]:
@@ -113,9 +106,6 @@ class SRUppTokenizer(PreTrainedTokenizer):
                 with open(paths[-1], "wb") as file:
                     file.write(content)
         return tuple(paths)
-
-    def _skipped(self) -> Tuple[int, ...]:
-        return self.bos_token_id, self.pad_token_id, self.eos_token_id  # fairseq shows what is unknown
 
     def _switch_to_input_mode(self) -> None:
         self._encoded = self._source
