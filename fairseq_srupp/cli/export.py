@@ -21,7 +21,7 @@ from fairseq_srupp.data.byte_symbols import SPECIAL_SYMBOLS, all_bytes
 _COMMAND = "export"
 _CLASSES = {"srupp_lm": "SRUppForCausalLM", "srupp_transformer": "SRUppForSeq2SeqLM"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_OF_TRAINING = ("_name", "checkpoint_activations", "compile", "mem_len")  # of the options; mem_len depends on the task
+_OF_RUNNING = ("_name", "checkpoint_activations", "compile", "int8", "mem_len")  # of the options; mem_len is of the task too
 _SPACE = "\u2581"  # SentencePiece's
 
 # What fairseq-generate does by default: --beam 5 --lenpen 1 --max-len-b 200 --min-len 1, and never padding.
@@ -111,7 +111,7 @@ def _config(model: Any, kind: str, options: Any, source: Any, target: Any, dtype
     from fairseq.models import MODEL_DATACLASS_REGISTRY
 
     names = [field.name for field in dataclasses.fields(MODEL_DATACLASS_REGISTRY[kind])]
-    values = {name: getattr(options, name) for name in names if name not in _OF_TRAINING}
+    values = {name: getattr(options, name) for name in names if name not in _OF_RUNNING}
     config = {name: getattr(value, "value", value) for name, value in values.items()}  # of choices their text
     config.update(model_type=kind, architectures=[_CLASSES[kind]], dtype=str(_DTYPES[dtype]).split(".")[1])
     if kind == "srupp_lm":

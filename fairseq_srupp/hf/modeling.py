@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, LogitsProcessor, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPast, Seq2SeqLMOutput
 
-from ..modules import AdaptiveSoftmax, DecodingState
+from ..modules import AdaptiveSoftmax, DecodingState, int8
 from ..modules.embedding import OutputLayer, build_embedding, scaled
 from ..modules.lm_embedding import build_embeddings
 from ..modules.options import build_stack, check_options, embed_dim, embed_dropout
@@ -163,6 +163,7 @@ class SRUppPreTrainedModel(PreTrainedModel):
 
     base_model_prefix = ""
     main_input_name = "input_ids"
+    _in_int8 = False
     _is_stateful = True  # nothing that was read can be taken back
     _no_split_modules = ["SRUppLayer"]
 
@@ -192,18 +193,32 @@ class SRUppPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name: str, *args: Any, config: Any = None, **kwargs: Any) -> "SRUppPreTrainedModel":
-        """As of PreTrainedModel, from safetensors alone.
+        """As of PreTrainedModel, from safetensors alone; with int8=True for generation and evaluation in int8, on a CPU.
 
         Raises:
             ValueError: in one line, where the tensors in a folder are damaged, or none of the model that config.json tells of.
         """
-        kwargs["use_safetensors"] = True
+        kwargs["use_safetensors"], in_int8 = True, kwargs.pop("int8", False)
         if os.path.isdir(name) and not kwargs.get("ignore_mismatched_sizes"):
             try:
                 cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        return super().from_pretrained(name, *args, config=config, **kwargs)
+        model = super().from_pretrained(name, *args, config=config, **kwargs)
+        if in_int8:
+            int8.quantize(model)
+            model._in_int8 = True
+        return model
+
+    def train(self, mode: bool = True) -> "SRUppPreTrainedModel":
+        if mode and self._in_int8:
+            raise ValueError("a model in int8 is for generation and evaluation: training needs the weights themselves")
+        return super().train(mode)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        if self._in_int8:
+            raise ValueError("a model in int8 cannot be saved: it has its weights no more")
+        super().save_pretrained(*args, **kwargs)
 
     @classmethod
     def _check(cls, config: SRUppConfig, folder: str) -> None:

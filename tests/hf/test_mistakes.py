@@ -132,7 +132,7 @@ def test_options_are_those_of_fairseqs_models():
         (SRUppLanguageModelConfig, fairseq_srupp.hf.SRUppLMConfig),
         (SRUppTransformerConfig, fairseq_srupp.hf.SRUppTransformerConfig),
     ):
-        names = {field.name for field in dataclasses.fields(fairseqs)} - set(export._OF_TRAINING)
+        names = {field.name for field in dataclasses.fields(fairseqs)} - set(export._OF_RUNNING)
         defaults = {field.name: field.default for field in dataclasses.fields(fairseqs) if field.name in names}
         assert {name: getattr(own(), name) for name in names} == {
             name: getattr(value, "value", value) for name, value in defaults.items()
@@ -145,3 +145,11 @@ def test_translation_needs_its_files(awake, tmp_path):
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps({**config, "source_vocab_size": 26}))
     assert "encoder.embed_tokens.weight" in refused(tmp_path / "hf", transformers.AutoModelForSeq2SeqLM)
+
+
+def test_int8_is_neither_trained_nor_saved(files):
+    model = transformers.AutoModelForCausalLM.from_pretrained(files / "hf", int8=True)
+    for forbidden in (lambda: model.save_pretrained(files / "again"), model.train):
+        with pytest.raises(ValueError, match="int8"):
+            forbidden()
+    assert not (files / "again").exists()
