@@ -6,12 +6,8 @@ from transformers import PreTrainedConfig
 
 
 class SRUppConfig(PreTrainedConfig):
-    """Options that language model and encoder-decoder share; models/config.py tells of each.
-
-    Args:
-        vocab_size: of the (decoder's) input.
-        pad_token_id, bos_token_id, eos_token_id, unk_token_id: fairseq's.
-    """
+    """Options that language model and encoder-decoder share; models/config.py tells of each. vocab_size is of the (decoder's)
+    input."""
 
     vocab_size: int = 260
     hidden_size: int = 1024
@@ -41,13 +37,8 @@ class SRUppConfig(PreTrainedConfig):
 
 
 class SRUppLMConfig(SRUppConfig):
-    """Of a language model.
-
-    Args:
-        layers: how many.
-        mem_len: how many positions before itself a position sees; None: all.
-        output_vocab_size: how many words, the first ones, have scores (default: all).
-    """
+    """Of a language model. A position sees mem_len positions before itself (None: all); the first output_vocab_size words have
+    scores (None: all)."""
 
     model_type = "srupp_lm"
     attribute_map = {"num_hidden_layers": "layers", "num_attention_heads": "attention_heads"}
@@ -68,14 +59,7 @@ class SRUppLMConfig(SRUppConfig):
 
 
 class SRUppTransformerConfig(SRUppConfig):
-    """Of an encoder-decoder.
-
-    Args:
-        encoder_layers, decoder_layers: how many.
-        encoder_unidirectional: its recurrence runs forward only.
-        share_all_embeddings: one for source, target and output.
-        source_vocab_size: of the encoder's input (default: vocab_size).
-    """
+    """Of an encoder-decoder. source_vocab_size is of the encoder's input (None: vocab_size)."""
 
     model_type = "srupp_transformer"
     attribute_map = {"num_hidden_layers": "decoder_layers", "num_attention_heads": "attention_heads"}

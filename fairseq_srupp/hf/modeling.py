@@ -47,9 +47,6 @@ class SRUppCache(Cache):
     def get_max_length(self, layer_idx: Optional[int] = None) -> int:
         return -1
 
-    def reset(self) -> None:
-        self.state, self.seen = None, 0
-
     def crop(self, *args: Any) -> None:
         raise NotImplementedError("a recurrence cannot go back: its state before is not kept")
 
@@ -57,13 +54,6 @@ class SRUppCache(Cache):
         """Row i continues what row beam_idx[i] has read."""
         if self.state is not None:
             self.state = self.state.reorder(beam_idx.to(self.state.beams.slots.device, torch.long))
-
-    batch_select_indices = reorder_cache
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.state is not None:
-            rows = torch.arange(self.state.beams.slots[:, :, :0].flatten(0, 1).size(0))
-            self.reorder_cache(rows.repeat_interleave(repeats))
 
 
 @dataclasses.dataclass
@@ -364,19 +354,12 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
         return_dict: bool = True,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """Scores of the next target token at each position.
+        """Scores (B, L, V) of the next target token at each position, as of SRUppForCausalLM.
 
         Args:
-            input_ids: the source (B, S), or encoder_outputs.
-            attention_mask: (B, S), 0 at padding (default: at padding tokens).
-            decoder_input_ids: (B, L), by default made of labels.
-            decoder_attention_mask: (B, any), its last L 0 at padding (default without cache: at padding tokens).
-            cache, past_key_values: of the target tokens before.
-            labels: (B, L), or -100 at padding.
-            use_cache, logits_to_keep: as of SRUppForCausalLM.
-
-        Returns:
-            loss, logits (B, L, V), cache and encoder_last_hidden_state (B, S, d).
+            input_ids, attention_mask: the source (B, S), 0 at padding (default: at padding tokens); or encoder_outputs.
+            decoder_input_ids, decoder_attention_mask: the target (B, L) so far, by default made of labels.
+            labels: (B, L), -100 at padding.
         """
         cache = past_key_values if cache is None else cache
         if cache is None and use_cache:
