@@ -45,10 +45,11 @@ def load(args: argparse.Namespace, command: str) -> Tuple[Any, Any]:
             raise UserError(f"{folder} is no folder of `export` (it has no config.json), and no checkpoint", command)
         with user_errors(ValueError, OSError, command=command):
             kind = transformers.AutoConfig.from_pretrained(folder).model_type
-            autos = {"srupp_lm": transformers.AutoModelForCausalLM, "srupp_transformer": transformers.AutoModelForSeq2SeqLM}
-            if kind not in autos:
+            if kind not in ("srupp_lm", "srupp_transformer"):
                 raise ValueError(f"{folder} is a {kind}, not a model of `export`")
-            return autos[kind].from_pretrained(folder, int8=args.int8).eval(), transformers.AutoTokenizer.from_pretrained(folder)
+            auto = transformers.AutoModelForCausalLM if kind == "srupp_lm" else transformers.AutoModelForSeq2SeqLM
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            return auto.from_pretrained(folder, int8=args.int8).eval(), tokenizer
 
 
 def lines(files: List[str], command: str) -> Iterator[str]:

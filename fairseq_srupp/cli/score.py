@@ -1,6 +1,6 @@
-"""How probable texts are, one a line, to a language model, or translations, each after its source and a tab. For each line it
-prints the natural logarithm of the probability and, after a tab, the bits per token (of bytes: per byte). To a model of streams
-the first token is given."""
+"""How probable texts are, one a line, to a language model, or translations, each after its source and a tab. For each
+line it prints the natural logarithm of the probability and, after a tab, the bits per token (of bytes: per byte). To a
+model of streams the first token is given."""
 
 import argparse
 import math

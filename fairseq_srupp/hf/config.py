@@ -6,8 +6,8 @@ from transformers import PreTrainedConfig
 
 
 class SRUppConfig(PreTrainedConfig):
-    """Options that language model and encoder-decoder share; models/config.py tells of each. vocab_size is of the (decoder's)
-    input."""
+    """Options that language model and encoder-decoder share; models/config.py tells of each. vocab_size is of the
+    (decoder's) input."""
 
     vocab_size: int = 260
     hidden_size: int = 1024
@@ -37,8 +37,8 @@ class SRUppConfig(PreTrainedConfig):
 
 
 class SRUppLMConfig(SRUppConfig):
-    """Of a language model. A position sees mem_len positions before itself (None: all); the first output_vocab_size words have
-    scores (None: all)."""
+    """Of a language model. A position sees mem_len positions before itself (None: all); the first output_vocab_size words
+    have scores (None: all)."""
 
     model_type = "srupp_lm"
     attribute_map = {"num_hidden_layers": "layers", "num_attention_heads": "attention_heads"}

@@ -19,6 +19,7 @@ from ..modules import AdaptiveSoftmax, DecodingState, int8
 from ..modules.embedding import OutputLayer, build_embedding, scaled
 from ..modules.lm_embedding import build_embeddings
 from ..modules.options import build_stack, check_options, embed_dim, embed_dropout
+from ..ops import memory
 from .config import SRUppConfig, SRUppLMConfig, SRUppTransformerConfig
 
 # What transformers calls a cache depends on its version.
@@ -186,7 +187,7 @@ class SRUppPreTrainedModel(PreTrainedModel):
         """As of PreTrainedModel, from safetensors alone; with int8=True for generation and evaluation in int8, on a CPU.
 
         Raises:
-            ValueError: in one line, where the tensors in a folder are damaged, or none of the model that config.json tells of.
+            ValueError: in one line, where the tensors in a folder are damaged, or none of the model of its config.json.
         """
         kwargs["use_safetensors"], in_int8 = True, kwargs.pop("int8", False)
         if os.path.isdir(name) and not kwargs.get("ignore_mismatched_sizes"):
@@ -194,6 +195,8 @@ class SRUppPreTrainedModel(PreTrainedModel):
                 cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        if not torch.cuda.is_available():
+            memory.keep()
         model = super().from_pretrained(name, *args, config=config, **kwargs)
         if in_int8:
             int8.quantize(model)
@@ -264,8 +267,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         Args:
             input_ids: (B, L).
             attention_mask: (B, any), its last L 0 at padding, which may stand anywhere.
-            cache, past_key_values: what was read before; without one the text begins, and in training each position sees all
-                before it.
+            cache, past_key_values: what was read before; None: the text begins. In training each position sees all before it.
             labels: (B, L), input_ids or -100: `loss` is the mean of how surprising each is after those before it.
             use_cache: return a cache.
             logits_to_keep: of how many last positions there are scores (default: all).
@@ -292,7 +294,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         """How probable each token of a text is after all before it, whatever its length: it is read in segments.
 
         Args:
-            input_ids: (B, N), N of at least 1. Of a text that is given in parts each begins with the last token of the one before.
+            input_ids: (B, N), N of at least 1. The parts of a text begin with the last token of the part before.
             cache: what was read before the first token; None: nothing.
             segment: how many tokens are read at a time. The result does not depend on it.
 

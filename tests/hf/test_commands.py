@@ -101,16 +101,24 @@ def test_texts_are_continued_and_scored(language, tmp_path, capfdbinary):
         assert bits == pytest.approx(-expected / math.log(2) / (len(data) - 1), abs=1e-3)
 
 
-def test_standard_input_and_mistakes_in_one_line(language, tmp_path):
-    def run(*argv, text="abc\n"):
-        command = [sys.executable, "-m", "fairseq_srupp", *map(str, argv)]
-        return subprocess.run(command, input=text, capture_output=True, text=True, env=os.environ)
+def test_standard_input(language, tmp_path):
+    command = [sys.executable, "-m", "fairseq_srupp", "score", tmp_path / "hf", "--int8"]
+    done = subprocess.run(command, input="abc\ndef", capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\t") == 2
 
-    assert run("score", tmp_path / "hf", "--int8").stdout.count("\t") == 1
-    for argv in (["score", tmp_path], ["score", tmp_path / "hf", tmp_path / "none"], ["score", tmp_path / "hf", "--whole-files"]):
-        done = run(*argv)
-        assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1, done.stderr
-        assert done.stderr.startswith("fairseq_srupp score: ")
-    (tmp_path / "hf" / "model.safetensors").write_bytes(b"nothing")
-    done = run("generate", tmp_path / "hf")
-    assert done.returncode == 1 and "is damaged" in done.stderr and len(done.stderr.splitlines()) == 1
+
+def test_mistakes_in_one_line(language, tmp_path):
+    folder = tmp_path / "hf"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
+    for argv, expected in (
+        (["score", tmp_path], "no config.json"),
+        (["score", folder, tmp_path / "none"], "none: No such file"),
+        (["score", folder, "--whole-files"], "--whole-files needs files"),
+        (["generate", tmp_path / "other"], "is a gpt2"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            cli.main(list(map(str, argv)))
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="is damaged"):
+        cli.main(["generate", str(folder)])

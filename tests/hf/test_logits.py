@@ -98,7 +98,10 @@ def test_translation_models(awake, tmp_path, name):
     assert_same_parameters(exported, model)
 
 
-@pytest.mark.parametrize("argv", [STREAM, [*STREAM, *STREAMS["adaptive, all tied"]], TRANSLATION], ids=["lm", "adaptive", "mt"])
+BF16 = {"lm": STREAM, "adaptive": [*STREAM, *STREAMS["adaptive, all tied"]], "translation": TRANSLATION}
+
+
+@pytest.mark.parametrize("argv", BF16.values(), ids=BF16)
 def test_bf16(awake, tmp_path, argv):
     write_dictionaries(tmp_path)
     model, _, path = checkpoint(tmp_path, awake, argv)
