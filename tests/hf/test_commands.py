@@ -103,7 +103,8 @@ def test_texts_are_continued_and_scored(language, tmp_path, capfdbinary):
 
 def test_standard_input(language, tmp_path):
     command = [sys.executable, "-m", "fairseq_srupp", "score", tmp_path / "hf", "--int8"]
-    done = subprocess.run(command, input="abc\ndef", capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input="abc\ndef", capture_output=True, text=True, env=env)
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\t") == 2
 
 

@@ -20,6 +20,7 @@ import fairseq_srupp.hf  # noqa: E402, F401
 
 ADAPTIVE = ["--adaptive-input", "--adaptive-softmax-cutoff", "12,20", "--adaptive-softmax-factor", "2"]
 ADAPTIVE += ["--adaptive-input-factor", "2", "--tie-adaptive-weights"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 TEXT = "".join(chr(97 + (i * i + i // 5) % 26) + " \n"[i % 7 == 0] * (i % 3 == 0) for i in range(400))
 
 
@@ -110,7 +111,7 @@ def test_nothing_imports_fairseq(awake, corpus, tmp_path):
     write_dictionaries(tmp_path)
     run_export(checkpoint(tmp_path, awake, TRANSLATION)[2], tmp_path / "mt")
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path / "lm", tmp_path / "mt"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", PROGRAM, tmp_path / "lm", tmp_path / "mt"], capture_output=True, text=True, env=ONE_THREAD
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 4 and done.stdout.endswith("\n\n")
@@ -119,7 +120,7 @@ def test_nothing_imports_fairseq(awake, corpus, tmp_path):
 def test_nothing_else_imports_transformers():
     program = "import sys; import fairseq_srupp.modules, fairseq_srupp.models.srupp_lm, fairseq_srupp.cli.export as e; "
     program += "sys.exit('transformers' in sys.modules or 'safetensors' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], env=ONE_THREAD).returncode == 0
 
 
 def test_on_a_cpu_memory_is_kept(awake, tmp_path, monkeypatch):
