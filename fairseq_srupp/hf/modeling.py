@@ -19,7 +19,6 @@ from ..modules import AdaptiveSoftmax, DecodingState, int8
 from ..modules.embedding import OutputLayer, build_embedding, scaled
 from ..modules.lm_embedding import build_embeddings
 from ..modules.options import build_stack, check_options, embed_dim, embed_dropout
-from ..ops import memory
 from .config import SRUppConfig, SRUppLMConfig, SRUppTransformerConfig
 
 # What transformers calls a cache depends on its version.
@@ -195,8 +194,6 @@ class SRUppPreTrainedModel(PreTrainedModel):
                 cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        if not torch.cuda.is_available():
-            memory.keep()
         model = super().from_pretrained(name, *args, config=config, **kwargs)
         if in_int8:
             int8.quantize(model)

@@ -121,16 +121,3 @@ def test_nothing_else_imports_transformers():
     program = "import sys; import fairseq_srupp.modules, fairseq_srupp.models.srupp_lm, fairseq_srupp.cli.export as e; "
     program += "sys.exit('transformers' in sys.modules or 'safetensors' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], env=ONE_THREAD).returncode == 0
-
-
-def test_on_a_cpu_memory_is_kept(awake, tmp_path, monkeypatch):
-    from fairseq_srupp.ops import memory
-
-    kept = []
-    monkeypatch.setattr(memory, "keep", lambda: kept.append(True))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    write_dictionaries(tmp_path)
-    run_export(checkpoint(tmp_path, awake, TRANSLATION)[2], tmp_path / "hf")
-    kept.clear()
-    transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "hf")
-    assert kept
