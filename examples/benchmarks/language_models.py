@@ -15,9 +15,9 @@ from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
 
 from fairseq_srupp.models import srupp_lm_presets  # noqa: F401 (registers the architectures)
-from fairseq_srupp.models.lm_embedding import build_embeddings
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModel, SRUppLanguageModelConfig
 from fairseq_srupp.modules.adaptive import AdaptiveInput, AdaptiveSoftmax
+from fairseq_srupp.modules.lm_embedding import build_embeddings
 from fairseq_srupp.modules.transform import AttentionTransform
 
 ARCHITECTURES = [name for name in ARCH_MODEL_INV_REGISTRY["srupp_lm"] if name.startswith("srupp_lm_")]
@@ -95,7 +95,7 @@ def transformer_lm(
     if words is not None:
         decoder = model.decoder
         own = SRUppLanguageModelConfig(**{**words, "hidden_size": dim})
-        decoder.embed_tokens, _, decoder.adaptive_softmax = build_embeddings(own, task.source_dictionary)
+        decoder.embed_tokens, _, decoder.adaptive_softmax = build_embeddings(own, len(task.source_dictionary))
         decoder.output_projection = None
     return model
 

@@ -15,6 +15,9 @@ COMMANDS = {
     "prepare-bytes": "make a byte-level corpus for --task streaming_language_modeling",
     "import-checkpoint": "turn a released language model of the author's into a checkpoint of fairseq",
     "average-checkpoints": "average the parameters of several checkpoints",
+    "export": "write a checkpoint as a folder that transformers reads without fairseq",
+    "generate": "translate sentences or continue texts with such a folder, or a checkpoint",
+    "score": "how probable texts are to it",
     "plot": "draw training curves from fairseq's logs",
 }
 
@@ -39,4 +42,4 @@ def main(argv: Optional[List[str]] = None) -> int:
     module = importlib.import_module(f"{__name__}.{command.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"python -m fairseq_srupp {command}", description=module.__doc__)
     module.add_arguments(parser)
-    return module.run(parser.parse_args(argv[1:]))
+    return module.run(parser.parse_intermixed_args(argv[1:]))  # options may stand between files

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
-from .byte_symbols import bytes_of, symbols_of
+from .byte_symbols import symbols_of_text, text_of
 
 
 @dataclass
@@ -26,13 +26,9 @@ class RawBytes:
     @staticmethod
     def encode(text: str) -> str:
         """Byte symbols separated by spaces. Bytes that were not UTF-8 when Python read them come out as they were."""
-        try:
-            data = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            data = text.encode("utf-8", "replace")
-        return " ".join(symbols_of(data))
+        return " ".join(symbols_of_text(text))
 
     @staticmethod
     def decode(symbols: str) -> str:
         """Text of byte symbols separated by spaces; U+FFFD where the bytes are not UTF-8 or a symbol is no byte's."""
-        return bytes_of(symbols.split()).decode("utf-8", "replace")
+        return text_of(symbols.split())

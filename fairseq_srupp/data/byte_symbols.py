@@ -39,3 +39,16 @@ def symbols_of(data: bytes) -> List[str]:
 def bytes_of(symbols: Iterable[str]) -> bytes:
     """The bytes that symbols stand for; anything else (`<unk>`, say) becomes the replacement character U+FFFD."""
     return b"".join(_BYTES.get(symbol, _UNKNOWN) for symbol in symbols)
+
+
+def symbols_of_text(text: str) -> List[str]:
+    """The symbol of each byte of a text in UTF-8. Bytes that were not UTF-8 when Python read them come out as they were."""
+    try:
+        return symbols_of(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return symbols_of(text.encode("utf-8", "replace"))
+
+
+def text_of(symbols: Iterable[str]) -> str:
+    """Text of byte symbols; U+FFFD where the bytes are not UTF-8 or a symbol is no byte's."""
+    return bytes_of(symbols).decode("utf-8", "replace")

@@ -1,12 +1,12 @@
 """Options that language model and encoder-decoder share; the names are the command line's with underscores."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
-from ..compat.errors import UserError, user_errors
-from ..modules import SRUppStack, attention_layer_indices
+from ..compat.errors import user_errors
+from ..modules import SRUppStack, options
 from ..modules.transform import ATTENTION_NORMS
 
 
@@ -67,29 +67,6 @@ class SRUppConfig(FairseqDataclass):
     )
 
 
-def embed_dim(cfg: SRUppConfig) -> int:
-    return cfg.hidden_size if cfg.embed_dim is None else cfg.embed_dim
-
-
-def embed_dropout(cfg: SRUppConfig) -> float:
-    return cfg.dropout if cfg.embed_dropout is None else cfg.embed_dropout
-
-
-def _attention_layers(cfg: SRUppConfig, layers: int) -> List[int]:
-    if cfg.no_attention or cfg.no_projection:
-        if cfg.attention_layers is not None:
-            option = "--no-attention" if cfg.no_attention else "--no-projection"
-            raise UserError(f"{option} and --attention-layers {cfg.attention_layers} contradict each other")
-        return []
-    if cfg.attention_layers is None:
-        return attention_layer_indices(layers, cfg.attention_every_n_layers)
-    try:
-        explicit = [int(i) for i in str(cfg.attention_layers).split(",")]
-    except ValueError:
-        raise ValueError(f"--attention-layers {cfg.attention_layers}: expected layer numbers such as 6,7,8") from None
-    return attention_layer_indices(layers, explicit=explicit)
-
-
 def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
     """A stack of `layers` layers as the options say; kwargs as of SRUppStack.
 
@@ -97,22 +74,8 @@ def build_stack(cfg: SRUppConfig, layers: int, **kwargs: Any) -> SRUppStack:
         UserError: options that do not fit together.
     """
     with user_errors(ValueError):
-        return SRUppStack(
-            cfg.hidden_size,
-            cfg.attention_dim,
-            layers,
-            attention_layers=_attention_layers(cfg, layers),
-            heads=cfg.attention_heads,
-            dropout=cfg.dropout,
-            attention_dropout=cfg.dropout if cfg.attention_dropout is None else cfg.attention_dropout,
-            attention_norm=str(cfg.attention_norm),
-            query_key_norm=cfg.query_key_norm,
-            independent_query=cfg.independent_query,
-            alpha_init=cfg.alpha_init,
-            projection=not cfg.no_projection,
-            checkpoint_activations=cfg.checkpoint_activations,
-            compiled=cfg.compile,
-            **kwargs,
+        return options.build_stack(
+            cfg, layers, checkpoint_activations=cfg.checkpoint_activations, compiled=cfg.compile, **kwargs
         )
 
 
@@ -122,19 +85,5 @@ def check_options(cfg: SRUppConfig, *layers: int) -> None:
     Raises:
         UserError: one that is out of range.
     """
-    sizes: Dict[str, Optional[int]] = {
-        "--hidden-size": cfg.hidden_size,
-        "--attention-dim": cfg.attention_dim,
-        "--attention-heads": cfg.attention_heads,
-        "--embed-dim": cfg.embed_dim,
-        "number of layers": min(layers),
-    }
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise UserError(f"{name} must be at least 1, not {size}")
-    if not 0 < cfg.embed_scale < float("inf"):
-        raise UserError(f"--embed-scale must be above 0, not {cfg.embed_scale}")
-    for name in ("dropout", "attention_dropout", "embed_dropout"):
-        p = getattr(cfg, name)
-        if p is not None and not 0 <= p < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {p}")
+    with user_errors(ValueError):
+        options.check_options(cfg, *layers)

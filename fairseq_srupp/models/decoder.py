@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..compat.host_copies import host_copy
 from ..modules import AdaptiveSoftmax, DecodingState
-from .config import SRUppConfig, build_stack, embed_dropout
+from ..modules.embedding import scaled
+from ..modules.options import embed_dropout
+from .config import SRUppConfig, build_stack
 
 Extras = Dict[str, List[Optional[Tensor]]]
 """What fairseq's decoders return beside scores."""
@@ -123,10 +125,6 @@ class StackDecoder(FairseqIncrementalDecoder):
             if decoding is not None:
                 seen, state = decoding
                 self.set_incremental_state(incremental_state, "decoding", (seen, state.reorder(new_order)))
-
-
-def scaled(embeddings: Tensor, scale: float) -> Tensor:
-    return embeddings if scale == 1 else scale * embeddings
 
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:

@@ -9,10 +9,10 @@ from fairseq.models import FairseqLanguageModel, register_model
 from omegaconf import II
 from torch import Tensor
 
-from ..compat.errors import UserError
+from ..compat.errors import UserError, user_errors
+from ..modules.lm_embedding import build_embeddings
 from .config import SRUppConfig, check_options
 from .decoder import Extras, StackDecoder, padding_mask
-from .lm_embedding import build_embeddings
 from .running import RunAsAsked
 from .stream_states import SegmentKey, StreamStates
 
@@ -86,7 +86,11 @@ class SRUppLanguageModelDecoder(StackDecoder):
         if not isinstance(cfg.mem_len, int) or cfg.mem_len < 0:
             raise UserError(f"--mem-len must be a whole number, at least 0, not {cfg.mem_len}")
         check_options(cfg, cfg.layers)
-        embed_tokens, input_size, output = build_embeddings(cfg, input_dictionary or dictionary, dictionary)
+        words = input_dictionary or dictionary
+        with user_errors(ValueError):
+            embed_tokens, input_size, output = build_embeddings(
+                cfg, len(words), len(dictionary), padding_idx=words.pad(), special=words.nspecial
+            )
         super().__init__(
             cfg, dictionary, cfg.layers, embed_tokens=embed_tokens, input_size=input_size, output=output
         )

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ..compat.errors import UserError
 from ..modules import DecodingState
-from .config import SRUppConfig, build_stack, check_options, embed_dim, embed_dropout
-from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask, scaled
-from .embedding import OutputLayer, build_embedding
+from ..modules.embedding import OutputLayer, build_embedding, scaled
+from ..modules.options import embed_dim, embed_dropout
+from .config import SRUppConfig, build_stack, check_options
+from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask
 from .running import RunAsAsked
 
 EncoderOut = Dict[str, List[Tensor]]

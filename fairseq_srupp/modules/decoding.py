@@ -11,23 +11,26 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .masks import AttentionMask
+from .masks import AttentionMask, causal_mask
 from .state import KeyValueCache, LayerState, StackState
 
 
 class Beams(NamedTuple):
     """Whose past is where, for B = G g rows, g to a sentence; sentences in the order of the cache.
 
-    slots: int64 (G, g, T): in which slot of its sentence the token of a row at each of T steps was written.
+    slots: int64 (G, g, T): in which slot of its sentence the token of a row at each of T steps was written; -1: it was
+        padding, which nobody sees.
     source_padding: bool (G, S), True at padding; None without a source or padding in it.
     source_length: S, 0 without a source.
     places: int64 (G,), where the caller's sentences stand in the cache; None: in the same order.
+    padded: whether a slot may be -1.
     """
 
     slots: Tensor
     source_padding: Optional[Tensor] = None
     source_length: int = 0
     places: Optional[Tensor] = None
+    padded: bool = False
 
     @property
     def size(self) -> int:
@@ -53,12 +56,15 @@ class Beams(NamedTuple):
             return numbers
         return self.places.index_select(0, numbers // self.size) * self.size + numbers % self.size
 
-    def extended(self, length: int, window: Optional[int]) -> Tuple["Beams", Optional[AttentionMask]]:
+    def extended(
+        self, length: int, window: Optional[int], padding: Optional[Tensor] = None
+    ) -> Tuple["Beams", Optional[AttentionMask]]:
         """These rows `length` tokens later, and who sees whom meanwhile.
 
         Args:
             length: L.
             window: how many positions before itself a position sees; None: all.
+            padding: bool (L, B), True at padding, in the order of the cache.
 
         Returns:
             The rows with their newest tokens in their own slots, and a mask (G, 1, L g, S + (T + L) g) of queries and
@@ -67,18 +73,22 @@ class Beams(NamedTuple):
         groups, g, past = self.slots.shape
         device = self.slots.device
         own = torch.arange(g, device=device).view(1, g, 1).expand(groups, g, length)
+        if padding is not None:
+            own = own.masked_fill(padding.t().unflatten(0, (groups, g)), -1)
         slots = torch.cat((self.slots, own), 2)
-        beams = self._replace(slots=slots)
+        beams = self._replace(slots=slots, padded=self.padded or padding is not None)
         keys = past + length
         windowed = window is not None and window < keys - 1
-        if g == 1 and length == 1 and not windowed and self.source_padding is None:
-            return beams, None
+        if g == 1 and self.source_padding is None and not beams.padded:
+            return beams, causal_mask(length, self.source_length + past, window, device=device)
         own_past = slots.unsqueeze(-1) == torch.arange(g, device=device)  # (G, g, T + L, g): row, step, slot
         query = torch.arange(past, keys, device=device).view(-1, 1)
         key = torch.arange(keys, device=device)
         in_reach = key <= query if not windowed else (key <= query) & (key >= query - window)  # (L, T + L)
         target = own_past.unsqueeze(1) & in_reach.view(1, length, 1, keys, 1)
         target = target.reshape(groups, length * g, keys * g)
+        if beams.padded:  # a padded query sees itself, so that no softmax is empty; nothing reads its result
+            target = target | torch.eye(length * g, keys * g, dtype=torch.bool, device=device).roll(past * g, 1)
         if self.source_length == 0:
             return beams, AttentionMask(target.unsqueeze(1))
         source = target.new_ones(groups, self.source_length)
@@ -155,7 +165,8 @@ class DecodingState(NamedTuple):
             LayerState(None if c is None else c.index_select(0, order), None if cache is None else select(cache))
             for c, cache in self.layers
         ]
-        return DecodingState(layers, Beams(slots, padding, self.beams.source_length, places))
+        beams = self.beams._replace(slots=slots, source_padding=padding, places=places)
+        return DecodingState(layers, beams)
 
     def _apart(self) -> "DecodingState":
         """The same with a cache for each row, all in the order of this cache, for rows that leave their sentence or its
@@ -163,7 +174,7 @@ class DecodingState(NamedTuple):
         g, slots, source = self.beams.size, self.beams.slots, self.beams.source_length
         steps = torch.arange(slots.size(2), device=slots.device) * g
         places = torch.cat(  # (G, g, S + T): positions in the sentence's cache
-            (torch.arange(source, device=slots.device).expand(*slots.shape[:2], -1), source + steps + slots), 2
+            (torch.arange(source, device=slots.device).expand(*slots.shape[:2], -1), source + steps + slots.clamp(min=0)), 2
         )
         layers: List[LayerState] = []
         for layer in self.layers:
@@ -175,9 +186,10 @@ class DecodingState(NamedTuple):
         return DecodingState(
             layers,
             Beams(
-                slots.new_zeros(slots.size(0) * g, 1, slots.size(2)),
+                slots.clamp(max=0).view(slots.size(0) * g, 1, slots.size(2)),
                 None if padding is None else padding.repeat_interleave(g, 0),
                 source,
+                padded=self.beams.padded,
             ),
         )
 

@@ -311,6 +311,7 @@ class SRUppStack(nn.Module):
         state: DecodingState,
         *,
         window: Optional[int] = None,
+        padding_mask: Optional[Tensor] = None,
         inner_states: Optional[List[Tensor]] = None,
     ) -> Tuple[Tensor, DecodingState]:
         """Run L further positions, usually one, of rows that a search may reorder.
@@ -321,15 +322,18 @@ class SRUppStack(nn.Module):
             x: (L, B, input size).
             state: what the previous call or `begin_decoding` returned.
             window: how many positions before itself a position sees; None: all. Not with a source.
+            padding_mask: bool (L, B), True at padding, anywhere: texts of several lengths begin or end together.
             inner_states: see `forward`.
 
         Returns:
-            h (L, B, d), and the state after the last position.
+            h (L, B, d), 0 at padding, and the state after the last position.
         """
-        beams, mask = state.beams.extended(x.size(0), window)
-        x = self._input(beams.inward(x, 1), None)
+        if padding_mask is not None:
+            padding_mask = state.beams.inward(padding_mask, 1).contiguous()
+        beams, mask = state.beams.extended(x.size(0), window, padding_mask)
+        x = self._input(beams.inward(x, 1), padding_mask)
         inner: Optional[List[Tensor]] = None if inner_states is None else []
-        x, ends = self._run_cached(x, state.layers, mask, inner, beam=beams.size)
+        x, ends = self._run_cached(x, state.layers, mask, inner, beam=beams.size, padding_mask=padding_mask)
         if inner_states is not None:
             inner_states.extend(beams.outward(each, 1) for each in inner)
         return beams.outward(x, 1), DecodingState(ends, beams).last(window)

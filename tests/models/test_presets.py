@@ -8,8 +8,8 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
 import fairseq_srupp.models.srupp_lm_presets  # noqa: F401
-from fairseq_srupp.models.lm_embedding import build_embeddings
 from fairseq_srupp.models.srupp_lm import SRUppLanguageModelConfig
+from fairseq_srupp.modules.lm_embedding import build_embeddings
 
 ENWIK8, WIKI103, LM1B = 205, 267_735, 793_471  # symbols, of which fairseq's dictionaries have two more
 MILLIONS = {  # total, as counted from the released code
@@ -109,7 +109,7 @@ def test_embedding_and_output_of_the_small_models_start_from_a_range_of_their_ow
     """sqrt(3/205) with fairseq's 209 symbols; that of the others is of their dimension."""
     args = argparse.Namespace()
     ARCH_CONFIG_REGISTRY[f"srupp_lm_{name}"](args)
-    embedding, _, output = build_embeddings(SRUppLanguageModelConfig(**vars(args)), Symbols(ENWIK8 + 4))
+    embedding, _, output = build_embeddings(SRUppLanguageModelConfig(**vars(args)), ENWIK8 + 4)
     bound = (3 / (ENWIK8 if "small" in name else args.hidden_size)) ** 0.5
     for weight in (embedding.weight.detach(), output.linear.weight.detach()):
         assert 0.999 * bound < weight.abs().max() <= bound

@@ -52,6 +52,28 @@ def test_decoding_with_a_window_equals_evaluation(awake, beam):
             torch.testing.assert_close(h[0], whole[t], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("beam", SEARCHES)
+@pytest.mark.parametrize("window", [None, 3])
+def test_texts_of_several_lengths_decode_as_each_alone(awake, beam, window):
+    """Padding on the left, which neither attention nor recurrence sees."""
+    stack, orders, lengths = stack_of(awake, heads=2), dict(SEARCHES[beam]), [6, 1, 4]
+    x, rows = inputs(15, 3 * beam), torch.arange(3).repeat_interleave(beam)
+    begins = torch.tensor([6 - n for n in lengths])[rows]
+    with torch.no_grad():
+        padding = torch.arange(6)[:, None] < begins
+        h, state = stack.forward_decoding(x[:6], stack.begin_decoding(3, beam), window=window, padding_mask=padding)
+        assert (h[padding] == 0).all()
+        for t in range(6, 15):
+            if t - 6 in orders:
+                order = torch.tensor(orders[t - 6])
+                state, begins, x = state.reorder(order), begins[order], x.clone()[:, order]
+                x[t] = torch.randn(x[t].shape, dtype=x.dtype)
+            h, state = stack.forward_decoding(x[t : t + 1], state, window=window)
+            for row, begin in enumerate(begins.tolist()):
+                alone, _ = stack.forward_cached(x[begin : t + 1, row : row + 1], window=window)
+                torch.testing.assert_close(h[0, row], alone[-1, 0], rtol=0, atol=1e-12)
+
+
 def test_decoding_does_not_copy_the_cache_at_each_step(awake):
     """Neither when it grows nor when the rows of a sentence change places."""
     stack, moved, place = stack_of(awake, 1), 0, None

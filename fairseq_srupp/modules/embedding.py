@@ -14,6 +14,10 @@ def build_embedding(symbols: int, dim: int, padding_idx: int, *, variance: Optio
     return embedding
 
 
+def scaled(embeddings: Tensor, scale: float) -> Tensor:
+    return embeddings if scale == 1 else scale * embeddings
+
+
 class OutputLayer(nn.Module):
     """Scores of the vocabulary: features (..., d) to (..., V), with a bias.
 
