@@ -1,8 +1,8 @@
 """`--model-overrides`: a dictionary of options that the checkpoint has.
 
 fairseq (0.12) evaluates the text without a word about what was wrong with it, and ignores names that are not in the
-checkpoint's configuration, also those that its model has had only since the checkpoint was written. May go when fairseq refuses
-the first two and obeys the last.
+checkpoint's configuration, also those that its model has had only since the checkpoint was written. May go when fairseq
+refuses the first two and obeys the last.
 """
 
 import argparse

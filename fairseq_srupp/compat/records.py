@@ -51,7 +51,7 @@ def _workers() -> int:
 
 
 def _damage_of(path: str, places: List[int]) -> Optional[str]:
-    """Of the records at these places of the directory, through a reader of its own: one of zipfile cannot serve several threads."""
+    """Of the records at these places of the directory, through a reader of its own: one cannot serve several threads."""
     with zipfile.ZipFile(path) as archive:
         for place in places:
             record = archive.infolist()[place]

@@ -264,7 +264,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         Args:
             input_ids: (B, L).
             attention_mask: (B, any), its last L 0 at padding, which may stand anywhere.
-            cache, past_key_values: what was read before; None: the text begins. In training each position sees all before it.
+            cache, past_key_values: what was read before; None: the text begins (in training all before is seen).
             labels: (B, L), input_ids or -100: `loss` is the mean of how surprising each is after those before it.
             use_cache: return a cache.
             logits_to_keep: of how many last positions there are scores (default: all).
