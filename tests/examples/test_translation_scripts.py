@@ -16,7 +16,7 @@ from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "translation"
-TINY = ["--hidden-size", "16", "--attention-dim", "8", "--embed-dim", "8", "--encoder-layers", "1", "--decoder-layers", "1"]
+TINY = "--hidden-size 16 --attention-dim 8 --embed-dim 8 --encoder-layers 1 --decoder-layers 1 --attention-every-n-layers 1".split()
 
 
 def environment(commands=None):
