@@ -94,7 +94,7 @@ def _load(path: str, data: Optional[str]) -> Any:
     from fairseq_srupp.models.srupp_lm import SRUppLanguageModel
     from fairseq_srupp.models.srupp_transformer import SRUppTransformer
 
-    fault = weights_only._misformed(weights_only.load(path))
+    fault = weights_only.misformed(weights_only.load(path))
     if fault:
         _fail(f"{path} is not a checkpoint of fairseq: {fault}")
     overrides = {} if data is None else {"data": data}

@@ -165,7 +165,7 @@ def _parts(nested: Any) -> Iterator[Any]:
             waiting.append(vars(part).get("_parent"))
 
 
-def _misformed(state: Any) -> Optional[str]:
+def misformed(state: Any) -> Optional[str]:
     """Why fairseq cannot work on what is in a checkpoint, or None."""
     import omegaconf
 
@@ -196,7 +196,7 @@ def apply() -> None:
 
     def load_checked(original, path, *args, **kwargs):
         if os.path.lexists(path):  # or it is elsewhere, or the original says that there is none
-            fault = _misformed(load(path))
+            fault = misformed(load(path))
             if fault:
                 raise UserError(f"{path} is not a checkpoint of fairseq: {fault}")
         return _explained(path, original, path, *args, **kwargs)

@@ -16,13 +16,17 @@ class RunAsAsked(BaseFairseqModel):
     """A model whose stacks, if they are compiled, are so in training and in the validation that belongs to it: who only loads
     it needs no compiler. In int8 (the option of the model) or bf16 (fairseq's --bf16) it is in generation and evaluation alone."""
 
-    int8 = _is_int8 = False
+    int8 = False
 
     def train(self, mode: bool = True):
+        """In evaluation too, which all of fairseq's commands ask for, the model is brought into int8.
+
+        Raises:
+            UserError: training in int8, int8 elsewhere than on a CPU, or --compile without a compiler.
+        """
         if mode and self.int8:
             raise UserError("int8 is for generation and evaluation: training needs the weights themselves")
-        if self.int8 and not self._is_int8:  # fairseq-validate prepares nothing
-            self._is_int8 = True
+        if self.int8 and not any(isinstance(module, int8.Int8Linear) for module in self.modules()):
             with user_errors(ValueError):
                 int8.quantize(self.float())  # --fp16 has made halves of it
         if mode and any(stack.compiled for stack in self._stacks()):
@@ -36,7 +40,7 @@ class RunAsAsked(BaseFairseqModel):
             stack.compiled = False
 
     def prepare_for_inference_(self, cfg) -> None:
-        """fairseq calls this before evaluation and generation, with its whole configuration."""
+        """fairseq calls this before generation and fairseq-eval-lm's evaluation, with its whole configuration."""
         super().prepare_for_inference_(cfg)
         # fairseq's hub gives the configuration of the training, which has no path.
         if not self.int8 and hasattr(cfg, "common") and cfg.common.bf16 and cfg.common_eval.path:

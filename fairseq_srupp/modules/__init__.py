@@ -1,9 +1,10 @@
 """SRU++ layers in PyTorch alone; nothing here needs fairseq."""
 
 from .adaptive import AdaptiveInput, AdaptiveSoftmax
+from .attention_layers import attention_layer_indices
 from .decoding import DecodingState
 from .layer import SRUppLayer
-from .stack import SRUppStack, attention_layer_indices
+from .stack import SRUppStack
 from .state import KeyValueCache, LayerState, StackState
 
 __all__ = [

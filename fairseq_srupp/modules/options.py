@@ -3,7 +3,8 @@ that of transformers (hf/config.py)."""
 
 from typing import Any, Dict, List, Optional
 
-from .stack import SRUppStack, attention_layer_indices
+from .attention_layers import attention_layer_indices
+from .stack import SRUppStack
 
 
 def embed_dim(cfg: Any) -> int:

@@ -8,27 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.autocast import autocast_dtype
+from .attention_layers import attention_layer_indices
 from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
-from .state import LayerState, StackState
-
-
-def attention_layer_indices(layers: int, every_n: int = 1, explicit: Optional[Iterable[int]] = None) -> List[int]:
-    """The 1-based layers that attend: the explicit list, or each multiple of every_n (section 5).
-
-    Raises:
-        ValueError: a layer that does not exist, or every_n below 1.
-    """
-    if explicit is not None:
-        chosen = sorted(set(explicit))
-        missing = [i for i in chosen if not 1 <= i <= layers]
-        if missing:
-            raise ValueError(f"attention layer {missing[0]} does not exist: there are layers 1 to {layers}")
-        return chosen
-    if not 1 <= every_n <= layers:
-        raise ValueError(f"attention every {every_n} layers: must be between 1 and the number of layers ({layers})")
-    return list(range(every_n, layers + 1, every_n))
+from .state import LayerState, StackState, last_inputs, memory_length
 
 
 class SRUppStack(nn.Module):
@@ -250,7 +234,7 @@ class SRUppStack(nn.Module):
         """
         x = self._input(x, padding_mask)
         state = self._checked(state)
-        past = _memory_length(state)
+        past = memory_length(state)
         mask = causal_mask(x.size(0), past, device=x.device)
         # A state of zeros rather than none: or what is compiled would be so once more, for the first segment.
         start = x.new_zeros(x.size(1), self.hidden_size, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -270,7 +254,7 @@ class SRUppStack(nn.Module):
         if inner_states is not None:
             inner_states.extend((*inputs, h))
         return h, [
-            LayerState(c.detach(), _last_inputs(memory, kept, mem_len) if layer.attention else None)
+            LayerState(c.detach(), last_inputs(memory, kept, mem_len) if layer.attention else None)
             for layer, c, memory, kept in zip(self.layers, ends, memories, inputs)
         ]
 
@@ -299,7 +283,7 @@ class SRUppStack(nn.Module):
         """
         x = self._input(x, padding_mask)
         state = self._checked(state)
-        mask = causal_mask(x.size(0), _memory_length(state), window=window, device=x.device)
+        mask = causal_mask(x.size(0), memory_length(state), window=window, device=x.device)
         x, ends = self._run_cached(x, state, mask, inner_states, padding_mask=padding_mask)
         return x, [
             LayerState(c.detach(), None if cache is None else cache.last(window).detach()) for c, cache in ends
@@ -447,17 +431,3 @@ def _compiled(dynamic: bool) -> Callable:
 
 def _batch_first(mask: Optional[Tensor]) -> Optional[Tensor]:
     return None if mask is None else mask.t()
-
-
-def _last_inputs(memory: Optional[Tensor], x: Tensor, n: int) -> Optional[Tensor]:
-    """The last n positions of memory and x, detached; None for n = 0."""
-    if n == 0:
-        return None
-    older = n - x.size(0)
-    if memory is None or older <= 0:
-        return x[max(0, -older) :].detach()
-    return torch.cat((memory[-older:], x)).detach()
-
-
-def _memory_length(state: StackState) -> int:
-    return max((len(layer.memory) for layer in state if layer.memory is not None), default=0)

@@ -124,3 +124,18 @@ class LayerState(NamedTuple):
 
 
 StackState = List[LayerState]
+
+
+def last_inputs(memory: Optional[Tensor], x: Tensor, n: int) -> Optional[Tensor]:
+    """The last n positions of memory and x, detached; None for n = 0."""
+    if n == 0:
+        return None
+    older = n - x.size(0)
+    if memory is None or older <= 0:
+        return x[max(0, -older) :].detach()
+    return torch.cat((memory[-older:], x)).detach()
+
+
+def memory_length(state: StackState) -> int:
+    """M: of how many positions before the state knows."""
+    return max((len(layer.memory) for layer in state if layer.memory is not None), default=0)
