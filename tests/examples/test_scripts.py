@@ -117,6 +117,7 @@ NUMBERS = [
     ("wikitext2/compare.sh", {"HOURS": "0"}, "HOURS must be above 0: 0"),
     ("translation/compare.sh", {"MINUTES": "0"}, "MINUTES must be above 0: 0"),
     ("translation/compare.sh", {"DROPOUT": "nan"}, "DROPOUT is no number: nan"),
+    ("translation/compare.sh", {"SEED": "x"}, "SEED is no whole number: x"),
 ]
 
 
