@@ -7,7 +7,7 @@ last ones of the cache take their places, and the others stay: the cache may hol
 
 An example: sentences A, B and C (G = 3) with two rows each (g = 2), and no source. The rows are A0 A1 B0 B1 C0 C1.
 
->>> state = DecodingState([], Beams(torch.zeros(3, 2, 0, dtype=torch.long)))  # layers that attend would come first
+>>> state = DecodingState([], Beams(torch.zeros(3, 2, 0, dtype=torch.long)))  # no layers: slots need none
 >>> def step(state):
 ...     beams, mask = state.beams.extended(1, None)
 ...     return state._replace(beams=beams), mask.allowed[:, 0].int()  # (G, 1, L g, T g) to (G, g, T g)
