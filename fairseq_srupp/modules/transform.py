@@ -1,4 +1,9 @@
-"""The three ways from a layer's input X to the recurrence's input U (figure 2 of the paper)."""
+"""The three ways from a layer's input X to the recurrence's input U (figure 2 of the paper).
+
+Sizes in the comments: L positions, B rows, S positions of context, H heads, d the hidden size, d' the attention size; g
+rows of B are the beam of one sentence in decoding, else g = 1. The three parts of U are the candidate of the state and
+the inputs of the forget and reset gates, U[t, 2], U[t, 0] and U[t, 1] in equations 2 to 4.
+"""
 
 import math
 from typing import Optional, Tuple
@@ -64,7 +69,7 @@ class ProjectedTransform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (L, B, d). Returns U (L, B, 3d)."""
-        return self.output(self.norm(self.in_proj(x)))
+        return self.output(self.norm(self.in_proj(x)))  # (L, B, d) to (L, B, d') to (L, B, 3d)
 
     def output(self, z: Tensor) -> Tensor:
         """U = Dropout(Z) W^o for z (L, B, d')."""
@@ -149,7 +154,7 @@ class AttentionTransform(ProjectedTransform):
             U (L, B, 3d), and the cache with the new positions behind the S old ones.
         """
         q, queries, keys, values = self._project(x, None, beam)
-        cache = cache.append(keys, values)
+        cache = cache.append(keys, values)  # S + L g positions
         return self._attend(q, queries, cache.keys, cache.values, mask, beam), cache
 
     def weights(self, x: Tensor, context: Optional[Tensor], mask: Optional[AttentionMask]) -> Tensor:
@@ -165,8 +170,10 @@ class AttentionTransform(ProjectedTransform):
         self, q: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], beam: int = 1
     ) -> Tensor:
         """U (L, B, 3d) of Q (L, B, d') and what attends to what."""
+        # A, (B / g, H, L g, d'/H)
         a = attend(queries, keys, values, mask, self.attention_dropout if self.training else 0.0)
-        a = a.permute(2, 0, 1, 3).flatten(2)  # (L g, B / g, d')
+        a = a.permute(2, 0, 1, 3).flatten(2)  # (L g, B / g, H, d'/H) to (L g, B / g, d')
+        # (L g, B / g, d') to (L, g, B / g, d') to (L, B / g, g, d') to (L, B, d')
         z = q + self.alpha * a.unflatten(0, [-1, beam]).transpose(1, 2).reshape(q.shape)
         return self.output(self.norm(z) if self.attention_norm == "post" else z)
 
@@ -175,19 +182,21 @@ class AttentionTransform(ProjectedTransform):
     ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """Q (L, B, d') of x, its queries (B / g, H, L g, d'/H), and keys and values (B / g, H, S + L g, d'/H) of context
         and x."""
-        q = self.in_proj(x)
-        seen = q if context is None else torch.cat((context, q))
+        q = self.in_proj(x)  # Q = X W^q, (L, B, d')
+        seen = q if context is None else torch.cat((context, q))  # (S + L, B, d')
         attended = self.norm(seen) if self.attention_norm == "pre" else seen
-        if beam > 1:  # (L, G g, d') to (L g, G, d')
+        if beam > 1:  # (L, G g, d') to (L, G, g, d') to (L, g, G, d') to (L g, G, d'), G = B / g; with beams S = 0 here
             attended = attended.unflatten(1, [-1, beam]).transpose(1, 2).flatten(0, 1)
+        # the last L g of S + L g positions, (L g, B / g, d') to (B / g, H, L g, d'/H)
         queries = self._split_heads(self.query_proj(attended[attended.size(0) - x.size(0) * beam :]))
-        keys, values = self._keys_values(attended)
+        keys, values = self._keys_values(attended)  # (B / g, H, S + L g, d'/H) each
         return q, self.query_norm(queries), keys, values
 
     def _keys_values(self, attended: Tensor) -> Tuple[Tensor, Tensor]:
-        keys, values = self.kv_proj(attended).chunk(2, dim=-1)
+        """K and V, both (B, H, L, d'/H), of what is attended to, (L, B, d'): Q, or LayerNorm(Q) for "pre"."""
+        keys, values = self.kv_proj(attended).chunk(2, dim=-1)  # (L, B, 2d') to (L, B, d') each
         return self.key_norm(self._split_heads(keys)), self._split_heads(values)
 
     def _split_heads(self, t: Tensor) -> Tensor:
         """(L, B, d') to (B, H, L, d'/H)."""
-        return t.unflatten(-1, [self.heads, -1]).permute(1, 2, 0, 3)
+        return t.unflatten(-1, [self.heads, -1]).permute(1, 2, 0, 3)  # through (L, B, H, d'/H)
