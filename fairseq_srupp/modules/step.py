@@ -26,7 +26,7 @@ class StackStep:
         layers: all alike, but for whether they attend. Matrices are theirs, not copies; in int8 a copy.
 
     Raises:
-        TypeError: matrices of a kind that the operator does not know.
+        TypeError: matrices of a kind that the operator does not know, or modules with hooks.
     """
 
     def __init__(self, layers: Iterable[SRUppLayer]):
@@ -34,6 +34,8 @@ class StackStep:
         self.weights: List[Tensor] = []
         self.norm, self.query_key_norm = "none", False
         for layer in self.layers:
+            if any(module._forward_hooks or module._forward_pre_hooks for module in layer.modules()):
+                raise TypeError("a decoding step calls no hooks")
             self.weights.extend(self._of(layer))
 
     def _of(self, layer: SRUppLayer) -> List[Tensor]:

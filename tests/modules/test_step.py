@@ -174,6 +174,10 @@ def test_when_it_is_not_taken(awake):
         assert not taken(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not taken(x)
+    hook = stack.layers[2].transform.norm.register_forward_hook(lambda *args: None)
+    assert not taken(x)
+    hook.remove()
+    assert taken(x)
     assert not stack.train() or not taken(x)
     stack.eval().double()
     assert not taken(x.double())
