@@ -45,7 +45,7 @@ sanitize: $(READY)
 	cd tests/ops && PYTHONPATH=$(SANITIZED) LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 SRUPP_HOST_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g1" \
 	  $(CURDIR)/$(VENV)/bin/pytest -p no:cacheprovider $(SANITIZE_TESTS)
-SANITIZE_TESTS := test_cpu_kernels.py test_cuda_kernels.py test_arguments.py test_gradients.py test_torch_integration.py test_random_calls.py
+SANITIZE_TESTS := test_cpu_kernels.py test_cuda_kernels.py test_arguments.py test_gradients.py test_torch_integration.py test_random_calls.py ../modules/test_step.py
 
 bench-op: $(READY)
 	$(RUN) examples/benchmarks/recurrence.py

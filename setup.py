@@ -25,7 +25,7 @@ DEFINES = [
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 if os.environ.get("FAIRSEQ_SRUPP_SANITIZE") == "1":
     FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"]
-CPU_SOURCES = ["csrc/cpu/module.cpp", "csrc/cpu/kernels.cpp", "csrc/cpu/recurrence.cpp"]
+CPU_SOURCES = [f"csrc/cpu/{name}.cpp" for name in ("module", "kernels", "recurrence", "step")]
 CUDA_SOURCES = ["csrc/cuda/module.cpp", "csrc/cuda/recurrence.cpp"]  # and kernels.cu
 ARCHITECTURES = ("80", "90", "100", "120")
 NO_TORCH = (

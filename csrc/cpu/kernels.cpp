@@ -3,7 +3,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
+#include "step.h"
 #include "tile.h"
 
 #if defined(__clang__)
@@ -15,6 +17,7 @@
 #endif
 
 #define SRUPP_ISA isa_default
+#define SRUPP_WIDTH 4
 #define SRUPP_TARGET
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define SRUPP_FUSED true
@@ -22,6 +25,8 @@
 #define SRUPP_FUSED false
 #endif
 #include "kernels.inl"
+#include "step.inl"
+#undef SRUPP_WIDTH
 #undef SRUPP_ISA
 #undef SRUPP_TARGET
 #undef SRUPP_FUSED
@@ -30,14 +35,18 @@
 #define SRUPP_DISPATCH 1
 
 #define SRUPP_ISA isa_avx2
+#define SRUPP_WIDTH 8
 #define SRUPP_TARGET __attribute__((target("avx2,fma")))
 #define SRUPP_FUSED true
 #include "kernels.inl"
+#include "step.inl"
+#undef SRUPP_WIDTH
 #undef SRUPP_ISA
 #undef SRUPP_TARGET
 #undef SRUPP_FUSED
 
 #define SRUPP_ISA isa_avx512
+#define SRUPP_WIDTH 16
 #if defined(__clang__)
 #define SRUPP_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"), min_vector_width(512)))
 #else
@@ -45,6 +54,7 @@
 #endif
 #define SRUPP_FUSED true
 #include "kernels.inl"
+#include "step.inl"
 #endif
 
 namespace srupp {
@@ -74,19 +84,39 @@ Level level() {
 
 }  // namespace
 
+#ifdef SRUPP_DISPATCH
+#define SRUPP_CHOSEN(kernel) \
+  (level() == Level::avx512 ? isa_avx512::kernel : level() == Level::avx2 ? isa_avx2::kernel : isa_default::kernel)
+#else
+#define SRUPP_CHOSEN(kernel) isa_default::kernel
+#endif
+
 template <class T>
 Kernels<T> kernels() {
-#ifdef SRUPP_DISPATCH
-  if (level() == Level::avx512) return {isa_avx512::forward_tile<T>, isa_avx512::backward_tile<T>};
-  if (level() == Level::avx2) return {isa_avx2::forward_tile<T>, isa_avx2::backward_tile<T>};
-#endif
-  return {isa_default::forward_tile<T>, isa_default::backward_tile<T>};
+  return {SRUPP_CHOSEN(forward_tile<T>), SRUPP_CHOSEN(backward_tile<T>)};
 }
 
 template Kernels<float> kernels<float>();
 template Kernels<double> kernels<double>();
 template Kernels<Half> kernels<Half>();
 template Kernels<BFloat16> kernels<BFloat16>();
+
+template <class W>
+Multiply<W> multiply_kernel() {
+  return SRUPP_CHOSEN(multiply<W>);
+}
+
+template Multiply<float> multiply_kernel<float>();
+template Multiply<BFloat16> multiply_kernel<BFloat16>();
+template Multiply<Int8> multiply_kernel<Int8>();
+
+template <class C>
+Mix<C> mix_kernel() {
+  return SRUPP_CHOSEN(mix<C>);
+}
+
+template Mix<float> mix_kernel<float>();
+template Mix<BFloat16> mix_kernel<BFloat16>();
 
 const char* instruction_set() {
   switch (level()) {

@@ -126,6 +126,12 @@ class StackDecoder(FairseqIncrementalDecoder):
                 seen, state = decoding
                 self.set_incremental_state(incremental_state, "decoding", (seen, state.reorder(new_order)))
 
+    def reorder_incremental_state_scripting(
+        self, incremental_state: Dict[str, Dict[str, Optional[Tensor]]], new_order: Tensor
+    ) -> None:
+        """What fairseq's search calls; of all modules, through which fairseq's own looks at each step, this one has a state."""
+        self.reorder_incremental_state(incremental_state, new_order)
+
 
 def padding_mask(tokens: Tensor, padding_idx: int) -> Optional[Tensor]:
     """Tokens (B, L) to a bool mask (L, B), True at padding; None where nothing is padded and the host knows that: no

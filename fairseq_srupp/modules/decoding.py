@@ -63,6 +63,7 @@ from torch import Tensor
 
 from .masks import AttentionMask, causal_mask
 from .state import KeyValueCache, LayerState, StackState
+from .step import StackStep
 
 
 class Beams(NamedTuple):
@@ -158,22 +159,24 @@ class DecodingState(NamedTuple):
     layers: the recurrent state c (B, d) of the rows, in the order of the cache, and for each layer that attends the
         cache of the G sentences, whose positions are the S of the source and then g for each step.
     beams: which of them are whose.
+    step: what runs a step for few rows; None before the first such step.
     """
 
     layers: StackState
     beams: Beams
+    step: Optional[StackStep] = None
 
     def last(self, window: Optional[int]) -> "DecodingState":
         """Only the last `window` steps; all of them for None. Not with a source."""
-        if window is None:
+        steps = self.beams.slots.size(2)
+        if window is None or steps <= window:
             return self
-        keep = min(window, self.beams.slots.size(2))
-        slots = self.beams.slots[:, :, self.beams.slots.size(2) - keep :]  # (G, g, T) to (G, g, keep)
+        slots = self.beams.slots[:, :, steps - window :]  # (G, g, T) to (G, g, window)
         layers = [
             layer if layer.memory is None else layer._replace(memory=layer.memory.last(window * self.beams.size))
             for layer in self.layers
         ]
-        return DecodingState(layers, self.beams._replace(slots=slots))
+        return self._replace(layers=layers, beams=self.beams._replace(slots=slots))
 
     def reorder(self, order: Tensor) -> "DecodingState":
         """Let row i continue what row order[i] has seen; order: int64 (B',).
@@ -181,13 +184,16 @@ class DecodingState(NamedTuple):
         Where whole sentences are left out, no more sentences are copied than that, and this state is spent: its caches
         went over to the new one. Where one sentence is continued as two, or rows leave its beam, all is copied.
         """
-        order, g = self.beams.rows(order), self.beams.size  # (B',): in the caller's order, numbers of the cache
+        asked, order, g = order, self.beams.rows(order), self.beams.size  # order: (B',), the cache's numbers of rows
         if order.numel() % g:
             return self._apart().reorder(order)
         sentences = order.reshape(-1, g) // g  # (G', g): of each new row, the sentence that it continues
         stay = sentences[:, 0]  # (G',)
         within = (sentences == sentences[:, :1]).all()  # all rows of a beam continue one sentence
-        *old, within = torch.cat((stay, within.view(1))).tolist()  # the only question to the device
+        moved = (asked != torch.arange(asked.numel(), device=asked.device)).any()
+        *old, within, moved = torch.cat((stay, within.view(1), moved.view(1))).tolist()  # the only question to the device
+        if not moved and len(old) == self.beams.slots.size(0):
+            return self
         if not within:
             return self._apart().reorder(order)
         kept = len(old)  # G'; old[i] is where the caller's new sentence i stands in the cache
@@ -222,7 +228,7 @@ class DecodingState(NamedTuple):
             for c, cache in self.layers
         ]
         beams = self.beams._replace(slots=slots, source_padding=padding, places=places)
-        return DecodingState(layers, beams)
+        return self._replace(layers=layers, beams=beams)
 
     def _apart(self) -> "DecodingState":
         """The same with a cache for each row, all in the order of this cache, for rows that leave their sentence or its

@@ -7,7 +7,7 @@ else is in a batch. A model in int8 is for running alone: its `state_dict` has n
 """
 
 import warnings
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from .adaptive import AdaptiveInput, AdaptiveSoftmax
 _LARGEST = 127
 
 
-def _quantized(weight: Tensor) -> "tuple[Tensor, Tensor]":
+def _quantized(weight: Tensor) -> Tuple[Tensor, Tensor]:
     """Weights (N, K) as int8 and scales (N,)."""
     weight = weight.detach().float()
     scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LARGEST
@@ -41,7 +41,15 @@ class Int8Linear(nn.Module):
             zeros = torch.zeros(len(scale), dtype=torch.int64)
             tensor = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
         self.out_features = len(scale)
+        self._rows: Optional[Tuple[Tensor, Tensor]] = None
         self.packed = torch.ops.quantized.linear_prepack(tensor, None if bias is None else bias.detach().float())
+
+    def rows(self) -> Tuple[Tensor, Tensor]:
+        """W (N, K) in int8 and its scales (N,): a copy, made when it is first needed."""
+        if self._rows is None:
+            tensor, _ = torch.ops.quantized.linear_unpack(self.packed)
+            self._rows = tensor.int_repr(), tensor.q_per_channel_scales().float()
+        return self._rows
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Int8Linear":
         if fn(torch.empty(0)).device.type != "cpu":

@@ -13,6 +13,7 @@ from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
 from .state import LayerState, StackState, last_inputs, memory_length
+from .step import step_for
 
 
 class SRUppStack(nn.Module):
@@ -317,10 +318,16 @@ class SRUppStack(nn.Module):
         beams, mask = state.beams.extended(x.size(0), window, padding_mask)
         x = self._input(beams.inward(x, 1), padding_mask)
         inner: Optional[List[Tensor]] = None if inner_states is None else []
-        x, ends = self._run_cached(x, state.layers, mask, inner, beam=beams.size, padding_mask=padding_mask)
+        step = None
+        if inner_states is None and padding_mask is None:
+            step = step_for(x, self.layers, self.training, state.step)
+        if step is not None:
+            x, ends = step(x, state.layers, mask, beams.slots.size(0))
+        else:
+            x, ends = self._run_cached(x, state.layers, mask, inner, beam=beams.size, padding_mask=padding_mask)
         if inner_states is not None:
             inner_states.extend(beams.outward(each, 1) for each in inner)
-        return beams.outward(x, 1), DecodingState(ends, beams).last(window)
+        return beams.outward(x, 1), DecodingState(ends, beams, step).last(window)
 
     def begin_decoding(
         self,

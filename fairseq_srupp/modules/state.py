@@ -1,6 +1,6 @@
 """What a stack carries from one call to the next: the recurrent state and the memory that attention sees."""
 
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -14,6 +14,11 @@ class _Buffer:
         self.data = data
         self.filled = filled
 
+    def unspent(self) -> Tensor:
+        if self.data is None:
+            raise RuntimeError("this cache is spent: its rows were given to the cache that `keep` returned")
+        return self.data
+
 
 class KeyValueCache:
     """Keys and values of past positions, as an immutable view of a buffer that later positions share.
@@ -26,60 +31,79 @@ class KeyValueCache:
 
     def __init__(self, buffer: Optional[_Buffer] = None, start: int = 0, end: int = 0):
         """Without arguments: an empty cache."""
-        self._buffer, self._start, self._end = buffer, start, end
+        self._buffer, self.start, self._end = buffer, start, end
 
     def __len__(self) -> int:
-        return self._end - self._start
+        return self._end - self.start
+
+    @property
+    def buffer(self) -> Tensor:
+        """(2, B, H, any, d'/H): these positions, from `start` on, and others."""
+        return self._buffer.unspent()
+
+    @property
+    def keys_values(self) -> Tensor:
+        """(2, B, H, len(self), d'/H): keys and values."""
+        return self.buffer[:, :, :, self.start : self._end]
 
     @property
     def keys(self) -> Tensor:
         """(B, H, len(self), d'/H)."""
-        return self._live()[0]
+        return self.keys_values[0]
 
     @property
     def values(self) -> Tensor:
         """(B, H, len(self), d'/H)."""
-        return self._live()[1]
+        return self.keys_values[1]
 
     def append(self, keys: Tensor, values: Tensor) -> "KeyValueCache":
         """This cache followed by new keys and values, both (B, H, L, d'/H)."""
-        buffer, start = self._buffer, self._start
-        live = None if buffer is None else self._live()
-        if live is None or keys.requires_grad or live.requires_grad:
+        live = None if self._buffer is None else self.keys_values
+        if keys.requires_grad or (live is not None and live.requires_grad):
             new = torch.stack((keys, values))
             data = new if live is None else torch.cat((live, new), 3)
             return KeyValueCache(_Buffer(data, data.size(3)), 0, data.size(3))
-        length, end = keys.size(2), self._end + keys.size(2)
-        if buffer.filled != self._end or end > buffer.data.size(3):
+        longer = self.longer(keys, keys.shape)
+        longer.keys[:, :, len(self) :] = keys
+        longer.values[:, :, len(self) :] = values
+        return longer
+
+    def longer(self, like: Tensor, shape: Tuple[int, int, int, int]) -> "KeyValueCache":
+        """This cache with places for new keys and values (B, H, L, d'/H) behind it, in which nothing is yet; the first ones are
+        of the dtype and device of `like`. Not where gradients are recorded."""
+        rows, heads, length, size = shape
+        buffer, start, end = self._buffer, self.start, self._end + length
+        if buffer is not None:
+            like = buffer.unspent()
+        if buffer is None or buffer.filled != self._end or end > like.size(3):
             # Twice the room that is needed: moving costs a constant per appended position, however long the cache gets.
-            data = live.new_empty((*live.shape[:3], 2 * (len(self) + length), live.size(4)))
-            data[:, :, :, : len(self)] = live
+            data = like.new_empty((2, rows, heads, 2 * (len(self) + length), size))
+            if len(self):
+                data[:, :, :, : len(self)] = self.keys_values
             buffer, start, end = _Buffer(data, len(self)), 0, len(self) + length
-        buffer.data[0, :, :, end - length : end] = keys
-        buffer.data[1, :, :, end - length : end] = values
         buffer.filled = end
         return KeyValueCache(buffer, start, end)
 
     def detach(self) -> "KeyValueCache":
         """The same positions without the graph that made them; the cache itself where none did."""
-        if self._buffer is None or not self._live().requires_grad:
+        if self._buffer is None or not self.keys_values.requires_grad:
             return self
-        return KeyValueCache(_Buffer(self._buffer.data.detach(), self._buffer.filled), self._start, self._end)
+        return KeyValueCache(_Buffer(self._buffer.data.detach(), self._buffer.filled), self.start, self._end)
 
     def last(self, n: Optional[int]) -> "KeyValueCache":
         """The view of the last n positions; all of them for None."""
-        start = self._start if n is None else max(self._start, self._end - n)
+        start = self.start if n is None else max(self.start, self._end - n)
         return KeyValueCache(self._buffer, start, self._end)
 
     def reorder(self, order: Tensor) -> "KeyValueCache":
         """A copy of the batch rows `order` (B',)."""
         if self._buffer is None:
             return self
-        live = self._live()
+        live = self.keys_values
         if live.requires_grad:
             data = live.index_select(1, order)
         else:
-            capacity = self._buffer.data.size(3) - self._start
+            capacity = self._buffer.data.size(3) - self.start
             data = live.new_empty((2, order.size(0), live.size(2), capacity, live.size(4)))
             torch.index_select(live, 1, order, out=data[:, :, :, : len(self)])
         return KeyValueCache(_Buffer(data, len(self)), 0, len(self))
@@ -92,7 +116,7 @@ class KeyValueCache:
         """
         if self._buffer is None:
             return self
-        live, buffer = self._live(), self._buffer
+        live, buffer = self.keys_values, self._buffer
         if live.requires_grad:
             order = list(range(rows))
             for row, place in moves.items():
@@ -102,13 +126,7 @@ class KeyValueCache:
             live[:, place] = live[:, row]
         kept = _Buffer(buffer.data[:, :rows], self._end)
         buffer.data = None
-        return KeyValueCache(kept, self._start, self._end)
-
-    def _live(self) -> Tensor:
-        """(2, B, H, len(self), d'/H): keys and values."""
-        if self._buffer.data is None:
-            raise RuntimeError("this cache is spent: its rows were given to the cache that `keep` returned")
-        return self._buffer.data[:, :, :, self._start : self._end]
+        return KeyValueCache(kept, self.start, self._end)
 
 
 class LayerState(NamedTuple):

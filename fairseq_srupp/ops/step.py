@@ -1,0 +1,65 @@
+"""All layers of a stack at one step of decoding, for a few rows, as one operator on a CPU.
+
+A layer in PyTorch is some 60 operators. Where one or a few rows are decoded, calling them takes longer than what they compute.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .backends import backends
+
+torch.library.define(
+    "fairseq_srupp::cpu_step",
+    "(Tensor x, Tensor[] weights, Tensor state, Tensor(a!)[] caches, int[] starts, int positions, Tensor allowed, int norm, "
+    "bool query_key_norm) -> (Tensor h, Tensor c)",
+)
+
+NORMS = ("none", "pre", "post")
+"""Where the layer norm stands, as the operator numbers it."""
+
+
+def available() -> bool:
+    """Whether the operator is built."""
+    return backends()["cpu"][0]
+
+
+def decoding_step(
+    x: Tensor,
+    weights: list[Tensor],
+    state: Tensor,
+    caches: list[Tensor],
+    starts: list[int],
+    positions: int,
+    allowed: Tensor,
+    norm: str,
+    query_key_norm: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step of N layers for B = G g rows, g to a sentence. No gradients.
+
+    All tensors are on the CPU and contiguous. What is not there is an empty tensor.
+
+    Args:
+        x: (B, d), fp32, the input of the first layer.
+        weights: five tensors for each layer. The first four are in_proj (d', d), query_proj (d', d'), kv_proj (2d', d') and
+            out_proj (3d, d'), in fp32, bf16 or int8; without in_proj, out_proj is (3d, d). The fifth has all other numbers in
+            fp32, in the order in which they are used: for each of these matrices a scale of each output, where the layer norm
+            stands its weight and bias, before alpha the gains of queries and keys, alpha, weight_c (2, d) and bias (2, d).
+        state: (N, B, d), fp32, c before the step; empty: zeros.
+        caches: of each layer keys and values (2, G, H, any, d'/H), fp32 or bf16.
+        starts: of each cache the first of K positions that are seen. The last g of them are for the keys and values of this step,
+            which are written there.
+        positions: K.
+        allowed: bool (G, 1, g, K), True at what a row sees; empty: all.
+        norm: one of NORMS.
+        query_key_norm: whether there are gains of queries and keys.
+
+    Returns:
+        h (B, d) of the last layer and c (N, B, d) after the step, in fp32.
+
+    Raises:
+        RuntimeError: a shape or dtype that does not fit.
+    """
+    step = torch.ops.fairseq_srupp.cpu_step.default
+    return step(x, weights, state, caches, starts, positions, allowed, NORMS.index(norm), query_key_norm)
