@@ -1,4 +1,4 @@
-// What one step of decoding computes besides the recurrence, for a few rows: products and attention.
+// What a decoding step computes (see step.cpp), in parts that depend on the instruction set.
 
 #pragma once
 
