@@ -111,12 +111,25 @@ template Multiply<BFloat16> multiply_kernel<BFloat16>();
 template Multiply<Int8> multiply_kernel<Int8>();
 
 template <class C>
-Mix<C> mix_kernel() {
-  return SRUPP_CHOSEN(mix<C>);
+Attend<C> attend_kernel() {
+  return SRUPP_CHOSEN(attend<C>);
 }
 
-template Mix<float> mix_kernel<float>();
-template Mix<BFloat16> mix_kernel<BFloat16>();
+template Attend<float> attend_kernel<float>();
+template Attend<BFloat16> attend_kernel<BFloat16>();
+
+template <class T>
+OutputKernels<T> output_kernels() {
+  return {SRUPP_CHOSEN(recur<T>), SRUPP_CHOSEN(scale<T>)};
+}
+
+template OutputKernels<float> output_kernels<float>();
+template OutputKernels<BFloat16> output_kernels<BFloat16>();
+template OutputKernels<int> output_kernels<int>();
+
+RowKernels row_kernels() {
+  return {SRUPP_CHOSEN(normalise), SRUPP_CHOSEN(quantise), SRUPP_CHOSEN(narrow)};
+}
 
 const char* instruction_set() {
   switch (level()) {

@@ -1,18 +1,22 @@
-// The operator fairseq_srupp::cpu_step: all layers of a stack at one step of decoding, for a few rows. So few that the
-// operators' own time, some 60 of them in a layer, would be longer than the arithmetic. fairseq_srupp/ops/step.py has its
-// schema and says what the arguments are.
+// The operator fairseq_srupp::cpu_step: all layers of a stack at one step of decoding. fairseq_srupp/ops/step.py has its schema
+// and says what the arguments are.
+//
+// A layer in PyTorch is some 60 operators. With few rows calling them takes longer than what they compute, and with many they
+// carry everything to memory and back. Here the products of few rows are kernels of ours (step.h), which read each weight once;
+// those of many are PyTorch's.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "../call.h"
 #include "step.h"
-#include "tile.h"
 
 namespace srupp {
 namespace {
@@ -21,48 +25,145 @@ using Tensors = std::vector<Tensor>;
 using Floats = std::vector<float>;
 
 constexpr float kNormEpsilon = 1e-5f, kRootMeanSquareEpsilon = 1e-6f;
+constexpr int64_t kFewRows = 16;
 constexpr int64_t kGrain = 1 << 16;  // multiplications that are worth a thread
 
 enum class Norm { none, pre, post };
 
 void check(bool fits, const char* what) { STD_TORCH_CHECK(fits, "cpu_step: ", what, " does not fit"); }
 
-bool is_float(const Tensor& tensor) { return tensor.is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == ScalarType::Float; }
-
-// Calls run(T()) with the storage type of `dtype`.
-template <class Run>
-void with_type(ScalarType dtype, const Run& run) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return run(float());
-    case ScalarType::BFloat16:
-      return run(BFloat16());
-    case ScalarType::Char:
-      return run(Int8());
-    default:
-      check(false, "dtype of a weight or cache");
-  }
+bool is_float(const Tensor& tensor) {
+  return tensor.is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == ScalarType::Float;
 }
 
-// `rows` rows of x, of `size` numbers, each divided by its deviation, or where nothing is added by its root mean square.
-void normalise(float* x, int64_t rows, int64_t size, const float* gain, const float* shift, float epsilon) {
-  for (const float* end = x + rows * size; x < end; x += size) {
-    float mean = 0, square = 0;
-    for (int64_t i = 0; shift && i < size; ++i) mean += x[i];
-    mean /= float(size);
-    for (int64_t i = 0; i < size; ++i) square += (x[i] - mean) * (x[i] - mean);
-    const float factor = 1 / std::sqrt(square / float(size) + epsilon);
-    for (int64_t i = 0; i < size; ++i) x[i] = (x[i] - mean) * factor * gain[i] + (shift ? shift[i] : 0);
-  }
+template <class T>
+T* place(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
+
+// Calls each(row) for all rows, on several threads where there are many.
+template <class Each>
+void for_rows(int64_t rows, const Each& each) {
+  torch::stable::parallel_for(0, rows, kFewRows, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) each(row);
+  });
+}
+
+// Memory for what PyTorch's products give, the same for all layers: blocks of this size come with pages to be cleared.
+class Workspace {
+ public:
+  // x (M, K) times the transposed weight (N, K): (M, N), which lasts until the next product; of int8 in int32.
+  Tensor multiply(const Tensor& x, const Tensor& weight) {
+    const int64_t rows = x.size(0), width = weight.size(0), count = rows * width;
+    const bool whole = weight.scalar_type() == ScalarType::Char;
+    const ScalarType type = whole ? ScalarType::Int : weight.scalar_type();
+    if (!memory_ || memory_->numel() < count || memory_->scalar_type() != type) {
+      memory_ = torch::stable::new_empty(weight, {count}, type);
+    }
+    Tensor flat = torch::stable::narrow(*memory_, 0, 0, count);
+    const Tensor out = torch::stable::view(flat, {rows, width});
+    using torch::stable::detail::from;
+    std::array<StableIValue, 3> stack{from(x), from(torch::stable::transpose(weight, 0, 1)), from(out)};
+    const char* name = whole ? "aten::_int_mm" : "aten::mm";
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "out", stack.data(), TORCH_ABI_VERSION));
+    return torch::stable::detail::to<Tensor>(stack[0]);
+  }
+
+ private:
+  std::optional<Tensor> memory_;
+};
+
+// What a product gives, (rows, N), as the one who computed it left it.
+class Outputs {
+ public:
+  int64_t rows, width;
+  const float* scales;  // (N)
+
+  Outputs(const Tensor& weight, const float* scales_in, const Floats& x, int64_t rows_in, Workspace& workspace)
+      : rows(rows_in), width(weight.size(0)), scales(scales_in) {
+    const int64_t inner = int64_t(x.size()) / rows;
+    const ScalarType type = weight.scalar_type();
+    const bool known = type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Char;
+    check(known && weight.is_cpu() && weight.is_contiguous() && weight.dim() == 2 && weight.size(1) == inner, "a weight");
+    if (rows > kFewRows) {
+      raw_ = workspace.multiply(input(weight, x, inner), weight);
+    } else if (type == ScalarType::Float) {
+      by_kernel(data<float>(weight), x, inner);
+    } else if (type == ScalarType::BFloat16) {
+      by_kernel(data<BFloat16>(weight), x, inner);
+    } else {
+      by_kernel(data<Int8>(weight), x, inner);
+    }
+  }
+
+  // Calls run(numbers, one) with the numbers (N) of a row, to be multiplied by `one` and by `scales`.
+  template <class Run>
+  void with_row(int64_t i, const Run& run) const {
+    if (!raw_) return run(numbers_.data() + i * width, 1.0f);
+    switch (raw_->scalar_type()) {
+      case ScalarType::Float:
+        return run(data<float>(*raw_) + i * width, 1.0f);
+      case ScalarType::BFloat16:
+        return run(data<BFloat16>(*raw_) + i * width, 1.0f);
+      default:
+        return run(data<int>(*raw_) + i * width, ones_[i]);
+    }
+  }
+
+  // (rows, N), scaled
+  Floats all() const {
+    Floats numbers(rows * width);
+    for_rows(rows, [&](int64_t i) {
+      with_row(i, [&](auto from, float one) { using T = std::remove_cv_t<std::remove_pointer_t<decltype(from)>>;
+        output_kernels<T>().scale(from, width, one, scales, numbers.data() + i * width);
+      });
+    });
+    return numbers;
+  }
+
+ private:
+  template <class W>
+  void by_kernel(const W* weight, const Floats& x, int64_t inner) {
+    numbers_.resize(rows * width);
+    const Product<W> product{weight, inner, rows, x.data(), inner, numbers_.data(), width};
+    const auto multiply = multiply_kernel<W>();
+    const int64_t grain = std::max<int64_t>(4, kGrain / (inner * rows));
+    torch::stable::parallel_for(0, width, grain, [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
+  }
+
+  // x (rows, K) for PyTorch, in the dtype of the weight.
+  Tensor input(const Tensor& weight, const Floats& x, int64_t inner) {
+    const Tensor input = torch::stable::new_empty(weight, {rows, inner});
+    const auto kernels = row_kernels();
+    switch (weight.scalar_type()) {
+      case ScalarType::Float:
+        std::copy(x.begin(), x.end(), place<float>(input));
+        break;
+      case ScalarType::BFloat16:
+        for_rows(rows, [&](int64_t i) { kernels.narrow(x.data() + i * inner, inner, place<BFloat16>(input) + i * inner); });
+        break;
+      default:
+        ones_.resize(rows);
+        for_rows(rows, [&](int64_t i) {
+          ones_[i] = kernels.quantise(x.data() + i * inner, inner, place<Int8>(input) + i * inner);
+        });
+    }
+    return input;
+  }
+
+  Floats numbers_;       // by kernels of ours
+  std::optional<Tensor> raw_;
+  Floats ones_;  // of raw_ in whole numbers, what 1 stands for in each row
+};
 
 // The matrices of a layer, empty where it has none, and all its other numbers in one tensor, in the order in which they are taken.
 struct Layer {
   const Tensor &in_proj, &query_proj, &kv_proj, &out_proj;
+  Workspace& workspace;
   const float *next, *end;
 
-  explicit Layer(const Tensor* weights)
-      : in_proj(weights[0]), query_proj(weights[1]), kv_proj(weights[2]), out_proj(weights[3]) {
+  Layer(const Tensor* weights, Workspace& workspace_in)
+      : in_proj(weights[0]), query_proj(weights[1]), kv_proj(weights[2]), out_proj(weights[3]), workspace(workspace_in) {
     check(is_float(weights[4]), "the numbers of a layer");
     next = data<float>(weights[4]);
     end = next + weights[4].numel();
@@ -73,26 +174,16 @@ struct Layer {
     return std::exchange(next, next + count);
   }
 
-  // y (rows, N) = x (rows, K) W^T
-  Floats multiply(const Tensor& weight, const float* x, int64_t rows, int64_t inner) {
-    check(weight.is_cpu() && weight.is_contiguous() && weight.dim() == 2 && weight.size(1) == inner, "a weight");
-    const int64_t outputs = weight.size(0);
-    const float* scale = take(outputs);
-    Floats y(rows * outputs);
-    with_type(weight.scalar_type(), [&](auto type) {
-      using W = decltype(type);
-      const Product<W> product{data<W>(weight), scale, inner, rows, x, inner, y.data(), outputs};
-      const auto kernel = multiply_kernel<W>();
-      const int64_t grain = std::max<int64_t>(4, kGrain / (inner * rows));
-      torch::stable::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) { kernel(product, begin, end); });
-    });
-    return y;
+  // x (rows, K) W^T
+  Outputs multiply(const Tensor& weight, const Floats& x, int64_t rows) {
+    return Outputs(weight, take(weight.size(0)), x, rows, workspace);
   }
 
   void norm(Floats& x, int64_t rows) {
     const int64_t size = int64_t(x.size()) / rows;
     const float *gain = take(size), *shift = take(size);
-    normalise(x.data(), rows, size, gain, shift, kNormEpsilon);
+    const auto normalise = row_kernels().normalise;
+    for_rows(rows, [&](int64_t i) { normalise(x.data() + i * size, size, gain, shift, kNormEpsilon); });
   }
 };
 
@@ -112,18 +203,21 @@ struct Cache {
   }
 };
 
-// What each row makes of its sentence's cache, whose last g positions are made of `keys_values` (B, 2d') here.
+// Adds alpha times what each row makes of its sentence's cache to q (B, d'), after the last g positions of the cache are made of
+// `keys_values` (B, 2d').
 template <class C>
-Floats attend(const Floats& queries, const Floats& keys_values, const Cache& cache, const bool* allowed, int64_t rows) {
-  const int64_t positions = cache.positions, size = cache.size, width = cache.heads * size, beam = rows / cache.groups;
-  const float scale = 1 / std::sqrt(float(size));
-  C* const buffer = static_cast<C*>(cache.buffer.mutable_data_ptr()) + cache.first * size;
-  const auto multiply = multiply_kernel<C>();
-  const auto mix = mix_kernel<C>();
-  Floats result(rows * width), scores(beam * positions);
-  const Floats ones(positions, scale);
-  for (int64_t group = 0; group < cache.groups; ++group) {
-    for (int64_t head = 0; head < cache.heads; ++head) {
+void attend(
+    Floats& q, const Floats& queries, const Floats& keys_values, const Cache& cache, const bool* allowed, float alpha) {
+  const int64_t positions = cache.positions, size = cache.size, width = cache.heads * size;
+  const int64_t beam = int64_t(q.size()) / width / cache.groups;
+  C* const buffer = place<C>(cache.buffer) + cache.first * size;
+  const auto attend_row = attend_kernel<C>();
+  const int64_t grain = std::max<int64_t>(1, kFewRows / beam);
+  torch::stable::parallel_for(0, cache.groups * cache.heads, grain, [&](int64_t begin, int64_t end) {
+    Floats scores(positions), result(size);
+    std::vector<int64_t> visible(positions);
+    for (int64_t at = begin; at < end; ++at) {
+      const int64_t group = at / cache.heads, head = at % cache.heads;
       C* const keys = buffer + group * cache.buffer.stride(1) + head * cache.buffer.stride(2);
       C* const values = keys + cache.buffer.stride(0);
       for (int64_t i = 0; i < beam; ++i) {
@@ -134,91 +228,94 @@ Floats attend(const Floats& queries, const Floats& keys_values, const Cache& cac
           store(from[width + j], values[to + j]);
         }
       }
-      const float* query = queries.data() + group * beam * width + head * size;
-      multiply({keys, ones.data(), size, beam, query, width, scores.data(), positions}, 0, positions);
-      for (int64_t i = 0; i < beam; ++i) {
-        const int64_t row = group * beam + i;
-        mix({positions, size, scores.data() + i * positions, allowed ? allowed + row * positions : nullptr, values,
-                     result.data() + row * width + head * size});
+      for (int64_t row = group * beam; row < (group + 1) * beam; ++row) {
+        const bool* seen = allowed ? allowed + row * positions : nullptr;
+        attend_row({positions, size, queries.data() + row * width + head * size, seen, keys, values,
+                    1 / std::sqrt(float(size)), scores.data(), visible.data(), result.data()});
+        float* const to = q.data() + row * width + head * size;
+        for (int64_t j = 0; j < size; ++j) to[j] += alpha * result[j];
       }
     }
-  }
-  return result;
+  });
 }
 
 // What Q (B, d') becomes before the last norm and W^o.
-void attend_to_cache(Layer& layer, Floats& q, int64_t rows, Norm norm, bool query_key_norm, const Cache& cache, const bool* allowed) {
+void attend_to_cache(
+    Layer& layer, Floats& q, int64_t rows, Norm norm, bool query_key_norm, const Cache& cache, const bool* allowed) {
   const int64_t width = int64_t(q.size()) / rows, size = cache.size, heads = cache.heads;
   check(heads * size == width, "the heads of a cache");
   Floats attended = q;
   if (norm == Norm::pre) layer.norm(attended, rows);
-  Floats queries = layer.query_proj.numel() ? layer.multiply(layer.query_proj, attended.data(), rows, width) : attended;
-  Floats keys_values = layer.multiply(layer.kv_proj, attended.data(), rows, width);
+  Floats queries = layer.query_proj.numel() ? layer.multiply(layer.query_proj, attended, rows).all() : attended;
+  Floats keys_values = layer.multiply(layer.kv_proj, attended, rows).all();
   check(queries.size() == q.size() && keys_values.size() == 2 * q.size(), "query_proj or kv_proj");
   if (query_key_norm) {
-    normalise(queries.data(), rows * heads, size, layer.take(size), nullptr, kRootMeanSquareEpsilon);
-    const float* gain = layer.take(size);
-    for (int64_t row = 0; row < rows; ++row) {
-      normalise(keys_values.data() + 2 * row * width, heads, size, gain, nullptr, kRootMeanSquareEpsilon);
-    }
-  }
-  Floats a;
-  if (cache.buffer.scalar_type() == ScalarType::BFloat16) {
-    a = attend<BFloat16>(queries, keys_values, cache, allowed, rows);
-  } else {
-    check(cache.buffer.scalar_type() == ScalarType::Float, "the dtype of a cache");
-    a = attend<float>(queries, keys_values, cache, allowed, rows);
+    const float *of_queries = layer.take(size), *of_keys = layer.take(size);
+    const auto normalise = row_kernels().normalise;
+    for_rows(rows, [&](int64_t i) {
+      for (int64_t head = 0; head < heads; ++head) {
+        normalise(queries.data() + i * width + head * size, size, of_queries, nullptr, kRootMeanSquareEpsilon);
+        normalise(keys_values.data() + 2 * i * width + head * size, size, of_keys, nullptr, kRootMeanSquareEpsilon);
+      }
+    });
   }
   const float alpha = *layer.take(1);
-  for (size_t i = 0; i < q.size(); ++i) q[i] += alpha * a[i];
+  if (cache.buffer.scalar_type() == ScalarType::BFloat16) {
+    attend<BFloat16>(q, queries, keys_values, cache, allowed, alpha);
+  } else {
+    check(cache.buffer.scalar_type() == ScalarType::Float, "the dtype of a cache");
+    attend<float>(q, queries, keys_values, cache, allowed, alpha);
+  }
 }
 
-// h (B, d) and the state c (B, d) of a layer with input x (B, d) and U (B, 3d).
-void recur(Layer& layer, const Floats& u, const float* x, const float* c0, int64_t rows, int64_t channels, float* h, float* c) {
-  check(int64_t(u.size()) == 3 * rows * channels, "out_proj");
+// x (B, d) becomes h, and `before` c (B, d), with U (B, 3d) of a layer.
+void recur(Layer& layer, const Outputs& u, Floats& x, const float* before, float* c) {
+  const int64_t channels = int64_t(x.size()) / u.rows;
+  check(u.width == 3 * channels, "out_proj");
   const float *weight_c = layer.take(2 * channels), *bias = layer.take(2 * channels);
-  const auto kernel = kernels<float>().forward;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t at = 0; at < channels; at += kTileChannels) {
-      const int64_t i = row * channels + at, count = std::min<int64_t>(kTileChannels, channels - at);
-      const float *of_u = u.data() + 3 * row * channels + at, *before = c0 ? c0 + i : nullptr;
-      kernel({{1, count, channels, 0, 0, 0, of_u, x + i, weight_c + at, bias + at, before, nullptr, nullptr},
-              h + i, nullptr, c + i});
-    }
-  }
+  const Floats zeros(before ? 0 : channels);
+  for_rows(u.rows, [&](int64_t row) {
+    const int64_t at = row * channels;
+    u.with_row(row, [&](auto of_u, float one) {
+      using T = std::remove_cv_t<std::remove_pointer_t<decltype(of_u)>>;
+      output_kernels<T>().recur({channels, of_u, one, u.scales, weight_c, bias, before ? before + at : zeros.data(),
+                                 x.data() + at, c + at});
+    });
+  });
 }
 
 std::tuple<Tensor, Tensor> step(
-    const Tensor& x_in, const Tensors& weights, const Tensor& state, const Tensors& caches, const std::vector<int64_t>& starts,
+    const Tensor& x_in, const Tensors& weights, const Tensors& states, const Tensors& caches, const std::vector<int64_t>& starts,
     int64_t positions, const Tensor& mask, int64_t norm_in, bool query_key_norm) {
   const Norm norm = Norm(norm_in);
   check(is_float(x_in) && x_in.dim() == 2 && x_in.numel() > 0, "x");
   const int64_t layers = int64_t(caches.size()), rows = x_in.size(0), channels = x_in.size(1);
   check(layers > 0 && weights.size() == 5 * caches.size() && starts.size() == caches.size(), "number of layers");
-  check(state.numel() == 0 || (is_float(state) && state.numel() == layers * rows * channels), "the state");
+  check(states.empty() || states.size() == caches.size(), "number of states");
   check(mask.numel() == 0 || (mask.scalar_type() == ScalarType::Bool && mask.is_contiguous() && mask.is_cpu() &&
                               mask.numel() == rows * positions), "the mask");
   const bool* allowed = mask.numel() ? data<bool>(mask) : nullptr;
-  Tensor h = torch::stable::new_empty(x_in, {rows, channels}), c = torch::stable::new_empty(x_in, {layers, rows, channels});
-  float *const result = static_cast<float*>(h.mutable_data_ptr()), *const ends = static_cast<float*>(c.mutable_data_ptr());
+  const Tensor h = torch::stable::new_empty(x_in, {rows, channels});
+  const Tensor c = torch::stable::new_empty(x_in, {layers, rows, channels});
   Floats x(data<float>(x_in), data<float>(x_in) + rows * channels);
+  Workspace workspace;
   for (int64_t i = 0; i < layers; ++i) {
-    Layer layer(weights.data() + 5 * i);
-    Floats u;
+    Layer layer(weights.data() + 5 * i, workspace);
+    const int64_t at = i * rows * channels;
+    check(states.empty() || (is_float(states[i]) && states[i].numel() == rows * channels), "a state");
+    const float* c0 = states.empty() ? nullptr : data<float>(states[i]);
     if (layer.in_proj.numel()) {
-      Floats q = layer.multiply(layer.in_proj, x.data(), rows, channels);
+      Floats q = layer.multiply(layer.in_proj, x, rows).all();
       const bool attends = layer.kv_proj.numel() > 0;
       if (attends) attend_to_cache(layer, q, rows, norm, query_key_norm, {caches[i], starts[i], positions, rows}, allowed);
       if (norm == Norm::post || (norm == Norm::pre && !attends)) layer.norm(q, rows);
-      u = layer.multiply(layer.out_proj, q.data(), rows, int64_t(q.size()) / rows);
+      recur(layer, layer.multiply(layer.out_proj, q, rows), x, c0, place<float>(c) + at);
     } else {
-      u = layer.multiply(layer.out_proj, x.data(), rows, channels);
+      recur(layer, layer.multiply(layer.out_proj, x, rows), x, c0, place<float>(c) + at);
     }
-    const int64_t at = i * rows * channels;
-    recur(layer, u, x.data(), state.numel() ? data<float>(state) + at : nullptr, rows, channels, result, ends + at);
     check(layer.next == layer.end, "the count of a layer's numbers");
-    std::copy(result, result + rows * channels, x.begin());
   }
+  std::copy(x.begin(), x.end(), place<float>(h));
   return {h, c};
 }
 

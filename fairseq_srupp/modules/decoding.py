@@ -159,7 +159,7 @@ class DecodingState(NamedTuple):
     layers: the recurrent state c (B, d) of the rows, in the order of the cache, and for each layer that attends the
         cache of the G sentences, whose positions are the S of the source and then g for each step.
     beams: which of them are whose.
-    step: what runs a step for few rows; None before the first such step.
+    step: what runs all layers in one call on a CPU; None where the last step did not.
     """
 
     layers: StackState

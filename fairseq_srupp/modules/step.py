@@ -1,4 +1,4 @@
-"""A decoding step of a stack for few rows, by the operator that runs all layers (ops/step.py)."""
+"""A decoding step of a stack on a CPU, by the operator that runs all layers (ops/step.py)."""
 
 from typing import Iterable, List, Optional, Tuple
 
@@ -12,9 +12,6 @@ from .layer import SRUppLayer
 from .masks import AttentionMask
 from .state import KeyValueCache, LayerState, StackState
 from .transform import LinearTransform
-
-MOST_ROWS = 16
-"""With more rows PyTorch's products are faster, and calls no longer take the time."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -84,7 +81,7 @@ class StackStep:
         h, c = step.decoding_step(
             x[0].float().contiguous(),
             self.weights,
-            none.float() if state[0].c is None else torch.stack([c for c, _ in state]),
+            [] if state[0].c is None else [c for c, _ in state],
             [none if cache is None else cache.buffer for cache in caches],
             [0 if cache is None else cache.start for cache in caches],
             positions,
@@ -99,7 +96,7 @@ def step_for(x: Tensor, layers: Iterable[SRUppLayer], training: bool, known: Opt
     """What runs x (L, B, d) through layers, `known` if that was made of them before; None where the operator cannot."""
     if (
         x.size(0) != 1
-        or not 0 < x.size(1) <= MOST_ROWS
+        or x.size(1) == 0
         or x.device.type != "cpu"
         or x.dtype not in DTYPES
         or training
@@ -111,9 +108,10 @@ def step_for(x: Tensor, layers: Iterable[SRUppLayer], training: bool, known: Opt
     ):
         return None
     try:
-        return known or StackStep(layers)
+        known = known or StackStep(layers)
     except TypeError:
         return None
+    return known if step.products_in(known.weights[3].dtype, x.size(1)) else None
 
 
 def _matrix(linear: nn.Module) -> Tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""All layers of a stack at one step of decoding, for a few rows, as one operator on a CPU.
+"""All layers of a stack at one step of decoding as one operator on a CPU.
 
-A layer in PyTorch is some 60 operators. Where one or a few rows are decoded, calling them takes longer than what they compute.
+A layer in PyTorch is some 60 operators. Where few rows are decoded, calling them takes longer than what they compute, and where
+many are, each carries everything to memory and back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from .backends import backends
 
 torch.library.define(
     "fairseq_srupp::cpu_step",
-    "(Tensor x, Tensor[] weights, Tensor state, Tensor(a!)[] caches, int[] starts, int positions, Tensor allowed, int norm, "
+    "(Tensor x, Tensor[] weights, Tensor[] states, Tensor(a!)[] caches, int[] starts, int positions, Tensor allowed, int norm, "
     "bool query_key_norm) -> (Tensor h, Tensor c)",
 )
 
@@ -25,10 +26,20 @@ def available() -> bool:
     return backends()["cpu"][0]
 
 
+FEW_ROWS = 16
+"""Up to so many rows the operator has kernels of its own for products, with more they are PyTorch's."""
+
+
+def products_in(dtype: torch.dtype, rows: int) -> bool:
+    """Whether there are fast and exact products of weights of this dtype for so many rows. In int8 PyTorch's `_int_mm` is so
+    on processors with the instructions for it."""
+    return dtype != torch.int8 or rows <= FEW_ROWS or torch.cpu._is_vnni_supported()
+
+
 def decoding_step(
     x: Tensor,
     weights: list[Tensor],
-    state: Tensor,
+    states: list[Tensor],
     caches: list[Tensor],
     starts: list[int],
     positions: int,
@@ -46,7 +57,7 @@ def decoding_step(
             out_proj (3d, d'), in fp32, bf16 or int8; without in_proj, out_proj is (3d, d). The fifth has all other numbers in
             fp32, in the order in which they are used: for each of these matrices a scale of each output, where the layer norm
             stands its weight and bias, before alpha the gains of queries and keys, alpha, weight_c (2, d) and bias (2, d).
-        state: (N, B, d), fp32, c before the step; empty: zeros.
+        states: of each layer c (B, d) before the step, fp32; an empty list: zeros.
         caches: of each layer keys and values (2, G, H, any, d'/H), fp32 or bf16.
         starts: of each cache the first of K positions that are seen. The last g of them are for the keys and values of this step,
             which are written there.
@@ -62,4 +73,4 @@ def decoding_step(
         RuntimeError: a shape or dtype that does not fit.
     """
     step = torch.ops.fairseq_srupp.cpu_step.default
-    return step(x, weights, state, caches, starts, positions, allowed, NORMS.index(norm), query_key_norm)
+    return step(x, weights, states, caches, starts, positions, allowed, NORMS.index(norm), query_key_norm)

@@ -28,6 +28,9 @@ NO_ATTENTION = [
     {"projection": False},
 ]
 D, DA = 70, 21  # whole registers and a rest
+ROWS = [3, step.FEW_ROWS + 3]
+needs_int8 = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this processor has no instructions for int8")
+ROWS_IN_INT8 = [ROWS[0], pytest.param(ROWS[1], marks=needs_int8)]
 
 
 @pytest.fixture
@@ -67,13 +70,14 @@ def assert_near(result, expected, tolerance):
 
 
 @pytest.mark.parametrize("options", ATTENTION + NO_ATTENTION, ids=str)
-def test_all_layers_equal_the_full_pass(poison, awake, options):
-    stack, x = stack_of(awake, **options), inputs(9, 3, D)
+@pytest.mark.parametrize("rows", ROWS)
+def test_all_layers_equal_the_full_pass(poison, awake, options, rows):
+    stack, x = stack_of(awake, **options), inputs(9, rows, D)
     expected = copy.deepcopy(stack).double()(x)
-    assert_near(decoded(stack, x.float(), stack.begin_decoding(3)), expected, 2e-5)
+    assert_near(decoded(stack, x.float(), stack.begin_decoding(rows)), expected, 2e-5)
 
 
-@pytest.mark.parametrize("beam", [1, 2, 3])
+@pytest.mark.parametrize("beam", [1, 2, 3, 12])
 @pytest.mark.parametrize("heads", [1, 3])
 def test_rows_that_a_search_moves_with_a_padded_source(poison, awake, beam, heads):
     """Each sees its own past and its own sentence's source, whatever stands in the padding."""
@@ -94,33 +98,37 @@ def test_rows_that_a_search_moves_with_a_padded_source(poison, awake, beam, head
 def test_any_number_of_threads_gives_the_same(awake, threads):
     torch.manual_seed(0)
     stack, x = awake(SRUppStack(900, 250, 2)).eval(), inputs(3, 2, 900).float()
-    alone = decoded(stack, x, stack.begin_decoding(2))
+    many = inputs(3, 70, 900).float()
+    alone, many_alone = decoded(stack, x, stack.begin_decoding(2)), decoded(stack, many, stack.begin_decoding(35, 2))
     torch.set_num_threads(threads)
     try:
         assert torch.equal(decoded(stack, x, stack.begin_decoding(2)), alone)
+        assert_near(decoded(stack, many, stack.begin_decoding(35, 2)), many_alone, 1e-5)
     finally:
         torch.set_num_threads(1)
 
 
-def test_bf16(poison, awake):
-    stack, x = stack_of(awake, query_key_norm=True).bfloat16(), inputs(9, 3, D).bfloat16()
+@pytest.mark.parametrize("rows", ROWS)
+def test_bf16(poison, awake, rows):
+    stack, x = stack_of(awake, query_key_norm=True).bfloat16(), inputs(9, rows, D).bfloat16()
     expected = copy.deepcopy(stack).double()(x.double())
-    h = decoded(stack, x, stack.begin_decoding(3))
+    h = decoded(stack, x, stack.begin_decoding(rows))
     assert h.dtype == torch.bfloat16
     assert_near(h, expected, 2e-2)
 
 
 @pytest.mark.parametrize("options", [{"query_key_norm": True, "independent_query": True}, *NO_ATTENTION], ids=str)
-def test_int8_is_that_of_the_rounded_weights(poison, awake, options):
-    """With inputs in 15 bits, so nearly exactly."""
-    stack, x = stack_of(awake, **options), inputs(9, 3, D)
+@pytest.mark.parametrize("rows", ROWS_IN_INT8)
+def test_int8_is_that_of_the_rounded_weights(poison, awake, options, rows):
+    """The inputs of few rows have 15 bits, so nearly exactly; those of many have 8."""
+    stack, x = stack_of(awake, **options), inputs(9, rows, D)
     exact = copy.deepcopy(stack).double()
     for module in exact.modules():
         if isinstance(module, torch.nn.Linear):
             scale = module.weight.abs().amax(1, keepdim=True) / 127
             module.weight.copy_((module.weight / scale).round() * scale)
     int8.quantize(stack)
-    assert_near(decoded(stack, x.float(), stack.begin_decoding(3)), exact(x), 2e-3)
+    assert_near(decoded(stack, x.float(), stack.begin_decoding(rows)), exact(x), 2e-3 if rows == 3 else 3e-2)
 
 
 def test_int8_of_wide_layers_does_not_overflow():
@@ -135,17 +143,19 @@ def test_int8_of_wide_layers_does_not_overflow():
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_and_infinity_stay_in_their_row(awake, kind, value):
-    stack, x = stack_of(awake), inputs(2, 3, D).float()
+@pytest.mark.parametrize("rows", ROWS_IN_INT8)
+def test_nan_and_infinity_stay_in_their_row(awake, kind, value, rows):
+    stack, x = stack_of(awake), inputs(2, rows, D).float()
     if kind == "int8":
         int8.quantize(stack)
     if kind == "bf16":
         stack, x = stack.bfloat16(), x.bfloat16()
-    clean = decoded(stack, x, stack.begin_decoding(3))
+    clean = decoded(stack, x, stack.begin_decoding(rows))
     x[0, 1, 5] = value
-    h = decoded(stack, x, stack.begin_decoding(3))
+    h = decoded(stack, x, stack.begin_decoding(rows))
     assert h[1, 1].isnan().any()
-    assert torch.equal(h[:, [0, 2]], clean[:, [0, 2]])
+    others = [row for row in range(rows) if row != 1]
+    assert torch.equal(h[:, others], clean[:, others])
 
 
 def test_an_input_of_zeros_in_int8(awake):
@@ -166,7 +176,7 @@ def test_when_it_is_not_taken(awake):
 
     assert taken(x)
     assert not taken(x.expand(3, -1, -1))
-    assert not taken(x[:, :1].expand(-1, steps.MOST_ROWS + 1, -1))
+    assert taken(x[:, :1].expand(-1, step.FEW_ROWS + 1, -1))
     assert not taken(x[:, :0])
     assert not taken(x, inner_states=[])
     assert not taken(x, padding_mask=torch.zeros(1, 2, dtype=torch.bool))
@@ -183,6 +193,16 @@ def test_when_it_is_not_taken(awake):
     assert not taken(x.double())
     stack.float().layers[1].transform.in_proj = torch.nn.Sequential(stack.layers[1].transform.in_proj)
     assert not taken(x)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_int8_without_the_instructions_for_it(awake, monkeypatch, rows):
+    """PyTorch's other kernels are taken then, where there are more than few rows."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    stack, x = stack_of(awake), inputs(1, rows, D).float()
+    int8.quantize(stack)
+    _, state = stack.forward_decoding(x, stack.begin_decoding(rows))
+    assert (state.step is not None) == (rows <= step.FEW_ROWS)
 
 
 def test_gradients_after_steps_without(awake):
@@ -205,7 +225,7 @@ def arguments(stack, rows=2):
     return {
         "x": torch.randn(rows, D),
         "weights": run.weights,
-        "state": torch.zeros(3, rows, D),
+        "states": [torch.zeros(rows, D) for _ in stack.layers],
         "caches": caches,
         "starts": [0] * 3,
         "positions": 2,
@@ -236,8 +256,9 @@ def weights_with(changed):
         ("weights", weights_with(lambda own: [*own[:4], own[4][1:]])),
         ("weights", weights_with(lambda own: [*own[:4], torch.cat((own[4], torch.ones(1)))])),
         ("weights", weights_with(lambda own: [*own[:4], own[4].double()])),
-        ("state", lambda state: state[1:]),
-        ("state", lambda state: state.double()),
+        ("states", lambda states: states[1:]),
+        ("states", lambda states: [state[1:] for state in states]),
+        ("states", lambda states: [state.double() for state in states]),
         ("caches", lambda caches: caches[1:]),
         ("caches", lambda caches: [cache[:, :, :, :1] for cache in caches]),
         ("caches", lambda caches: [cache.double() for cache in caches]),
