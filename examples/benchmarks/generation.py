@@ -13,12 +13,18 @@ import time
 from pathlib import Path
 
 import torch
-from fairseq.search import Sampling
-from fairseq.sequence_generator import SequenceGenerator
+from fairseq.search import BeamSearch, Sampling
+from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from language_models import equal_transformer_lm, parameters_of, preset, srupp_lm, task_of, training
 from machine import environment, save, synchronize
 from recurrence import usable_device
 
+REGIONS = {  # of a profile of fairseq's generator
+    "encoder": [(EnsembleModel, "forward_encoder")],
+    "decoder": [(EnsembleModel, "forward_decoder")],
+    "reordering": [(EnsembleModel, "reorder_incremental_state"), (EnsembleModel, "reorder_encoder_out")],
+    "search": [(BeamSearch, "step"), (Sampling, "step")],
+}
 TINY = {"hidden_size": 64, "attention_dim": 16, "layers": 2}
 
 

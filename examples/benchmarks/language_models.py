@@ -22,6 +22,10 @@ from fairseq_srupp.modules.transform import AttentionTransform
 
 ARCHITECTURES = [name for name in ARCH_MODEL_INV_REGISTRY["srupp_lm"] if name.startswith("srupp_lm_")]
 
+# of a size for a CPU, 4.8M parameters each
+SMALL = {"hidden_size": 640, "attention_dim": 160, "layers": 10, "dropout": 0.0, "share_decoder_input_output_embed": True}
+SMALL_TRANSFORMER = {"dim": 256, "ffn": 1024, "layers": 6, "heads": 4, "dropout": 0.0}
+
 
 class Training(NamedTuple):
     """How the paper trains: rows on one GPU, tokens of a segment (and of the memory before it), symbols."""

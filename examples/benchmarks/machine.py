@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import json
@@ -12,10 +13,11 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from unittest import mock
 
 import torch
 from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # a plain clone works too
@@ -56,6 +58,66 @@ def slowest_kernels(work: Callable[[], object], device: str, count: int = 12) ->
         {"name": event.key[:160], "ms": spent / 1e3, "share": spent / total, "calls": event.count}
         for spent, event in sorted(events, key=lambda item: -item[0])[:count]
     ]
+
+
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear_dynamic")
+KINDS = ("matrix products", "own kernels", "other operators", "Python")
+
+
+def time_by_region(work: Callable[[], object], regions: dict[str, list[tuple[type, str]]], count: int = 12) -> dict:
+    """Where the time of work() on the CPU goes: {"seconds", "regions": {region: {kind: share}}, "operators"}.
+
+    Args:
+        regions: methods (class and name) in whose calls time belongs to a region; what is outside belongs to "rest".
+
+    Fused attention is among the products, "own kernels" are those of fairseq_srupp, "Python" is what passes in no operator. The
+    profiler makes all calls slower: Python and small operators take less without it.
+    """
+
+    def named(region: str, method: Callable) -> Callable:
+        def called(*args, **kwargs):
+            with record_function(region):
+                return method(*args, **kwargs)
+
+        return called
+
+    names = {*regions, "rest"}
+    spent = {region: dict.fromkeys(KINDS, 0.0) for region in (*regions, "rest")}
+    operators: dict[str, list] = {}
+    with contextlib.ExitStack() as stack:
+        for region, (owner, name) in [(region, method) for region, methods in regions.items() for method in methods]:
+            stack.enter_context(mock.patch.object(owner, name, named(region, getattr(owner, name))))
+        with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler, record_function("rest"):
+            work()
+    for event in profiler.events():
+        inside = event
+        while inside is not None and inside.name not in names:
+            inside = inside.cpu_parent
+        if inside is None:  # of the profiler itself
+            continue
+        library, _, operator = event.name.rpartition("::")
+        kind = "Python" if not library else "own kernels" if library == "fairseq_srupp" else "other operators"
+        kind = "matrix products" if operator in PRODUCTS or "attention" in operator else kind
+        spent[inside.name][kind] += event.self_cpu_time_total / 1e6
+        if library:
+            of = operators.setdefault(event.name, [0.0, 0])
+            of[0], of[1] = of[0] + event.self_cpu_time_total / 1e6, of[1] + 1
+    total = sum(sum(of.values()) for of in spent.values())
+    shares = {region: {kind: seconds / total for kind, seconds in of.items()} for region, of in spent.items()}
+    shares["all"] = {kind: sum(of[kind] for of in shares.values()) for kind in KINDS}
+    slowest = sorted(operators.items(), key=lambda item: -item[1][0])[:count]
+    listed = [{"name": name, "share": seconds / total, "calls": calls} for name, (seconds, calls) in slowest]
+    return {"seconds": total, "regions": shares, "operators": listed}
+
+
+def show_regions(times: dict) -> None:
+    """Prints what time_by_region returns."""
+    print(f"{times['seconds']:9.3f} s", *(f"{kind:>16}" for kind in KINDS))
+    for region, of in times["regions"].items():
+        print(f"{region:11}", *(f"{of[kind]:16.1%}" for kind in KINDS))
+    for op in times["operators"]:
+        each = 1e6 * op["share"] * times["seconds"] / op["calls"]
+        print(f"{op['share']:7.1%} {op['calls']:>8,} x {each:7,.0f} us  {op['name'][:64]}")
 
 
 def forget_peak_memory(device: str) -> None:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import torch
 from language_models import (
+    SMALL,
+    SMALL_TRANSFORMER,
     batch_of,
     equal_transformer_lm,
     make_update,
@@ -41,8 +43,6 @@ from recurrence import time_all, usable_device
 from fairseq_srupp.optim.radam import FairseqRAdam, FairseqRAdamConfig
 
 PAPER = ["srupp_lm_enwik8_base", "srupp_lm_enwik8_small", "srupp_lm_wiki103_base", "srupp_lm_lm1b_base"]
-SMALL = {"hidden_size": 640, "attention_dim": 160, "layers": 10, "dropout": 0.0, "share_decoder_input_output_embed": True}
-SMALL_TRANSFORMER = {"dim": 256, "ffn": 1024, "layers": 6, "heads": 4, "dropout": 0.0}
 TINY = {"hidden_size": 32, "attention_dim": 8, "layers": 2}
 TINY_WORDS = {"embed_dim": 32, "adaptive_softmax_cutoff": "60,120"}
 MODELS = ["transformer_lm", "no-memory", "srupp_lm", "compiled"]

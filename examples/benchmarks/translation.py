@@ -57,12 +57,12 @@ class Size(NamedTuple):
 TINY = Size(32, 1, 60)
 
 
-def random_task(pairs: int, words: int):
-    """Source lengths are log-normal with mean 25 (EOS included), targets follow them; the same pairs every time."""
+def random_task(pairs: int, words: int, mean: float = 25.0, spread: float = 0.5):
+    """Source lengths are log-normal (EOS included; spread: of their logarithm), targets follow them; the same every time."""
     rng, dictionary = np.random.default_rng(0), Dictionary()
     for word in range(words - len(dictionary)):
         dictionary.add_symbol(str(word))
-    source = np.clip(np.rint(rng.lognormal(np.log(25) - 0.5**2 / 2, 0.5, pairs)), 3, 100)
+    source = np.clip(np.rint(rng.lognormal(np.log(mean) - spread**2 / 2, spread, pairs)), 3, 100)
     target = np.clip(np.rint(source * rng.lognormal(0, 0.2, pairs)), 3, 120)
     sides = []
     for lengths in (source.astype(int), target.astype(int)):
@@ -99,14 +99,18 @@ def batches_of(pairs, device: str, *, first=None, shuffle=False, **limits):
         yield sample if device == "cpu" else utils.move_to_cuda(sample)
 
 
-def transformer(task, size: Size) -> nn.Module:
-    """transformer_iwslt_de_en: of its size by default."""
+def transformer_options(size: Size) -> Namespace:
+    """Of transformer_iwslt_de_en: of its size by default."""
     cfg = Namespace(share_decoder_input_output_embed=True)
     for side in ("encoder", "decoder"):
         sizes = {"embed_dim": size.embed_dim, "ffn_embed_dim": 2 * size.embed_dim, "layers": size.layers}
         vars(cfg).update({f"{side}_{name}": value for name, value in sizes.items()})
     transformer_iwslt_de_en(cfg)
-    return TransformerModel.build_model(cfg, task)
+    return cfg
+
+
+def transformer(task, size: Size) -> nn.Module:
+    return TransformerModel.build_model(transformer_options(size), task)
 
 
 def srupp(task, size: Size, hidden_size: int, every_n: int) -> nn.Module:
@@ -151,28 +155,14 @@ class ForcedLengths(BeamSearch):
         return scores, words, beams
 
 
-class Run:
-    """One model, in training and then in decoding."""
+class Decoding:
+    """One model in decoding, by fairseq's SequenceGenerator. found: the best hypothesis (tokens) of each pair, by its index."""
+
+    longest = 200  # tokens besides EOS, or as many as are asked for
 
     def __init__(self, label: str, model: nn.Module, task, args):
         self.label, self.args, self.dictionary = label, args, task.target_dictionary
-        self.model = model.to(args.device).train()
-        self.parameters = parameters_of(model)
-        self.rates = {"training": [], "decoding": [], "tokens": []}
-        self.criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
-        cfg = FairseqAdamConfig(lr=[1e-4], adam_betas="(0.9, 0.98)", tpu=False)
-        self.optimizer = FairseqAdam(cfg, [parameter for parameter in model.parameters() if parameter.requires_grad])
-
-    def train(self, batches) -> int:
-        """One update a batch. Returns the target tokens."""
-        for sample in batches:
-            with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
-                loss, tokens, _ = self.criterion(self.model, sample)
-            self.optimizer.backward(loss / tokens)
-            self.optimizer.clip_grad_norm(1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        return sum(sample["ntokens"] for sample in batches)
+        self.model, self.parameters, self.found = model.to(args.device), parameters_of(model), {}
 
     def start_decoding(self, lengths) -> None:
         """As fairseq-generate starts it. lengths: int64 (pairs,), or None: the model decides."""
@@ -182,7 +172,7 @@ class Run:
         forced = lengths is not None
         words, beam = self.dictionary, self.args.beam
         self.search = ForcedLengths(words, lengths, beam) if forced else BeamSearch(words)
-        longest = max(200, int(lengths.max())) if forced else 200
+        longest = max(self.longest, int(lengths.max())) if forced else self.longest
         self.generator = SequenceGenerator([self.model], words, beam, max_len_b=longest, search_strategy=self.search)
 
     def decode(self, batches) -> "tuple[int, int]":
@@ -191,7 +181,9 @@ class Run:
         for sample in batches:
             with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp and not self.args.fp16):
                 found = self.generator.generate([self.model], sample)
-            sentences, tokens = sentences + len(found), tokens + sum(len(beam[0]["tokens"]) for beam in found)
+            best = [beam[0]["tokens"] for beam in found]
+            sentences, tokens = sentences + len(best), tokens + sum(map(len, best))
+            self.found.update(zip(sample["id"].tolist(), best))
             if isinstance(self.search, ForcedLengths):
                 wanted = self.search.lengths[sample["id"]].tolist()
                 if any([len(h["tokens"]) for h in beam] != [n] * self.args.beam for beam, n in zip(found, wanted)):
@@ -225,6 +217,29 @@ class Run:
         products = [op for op in called if op.key in ("aten::mm", "aten::addmm", "aten::bmm")]
         flops, spent = sum(op.flops for op in products), sum(getattr(op, clock) for op in products)
         print(f"  matrix products: {flops / 1e9:,.0f} GFLOP, {flops / spent / 1e3:,.0f} GFLOP/s")
+
+
+class Run(Decoding):
+    """One model, in training and then in decoding."""
+
+    def __init__(self, label: str, model: nn.Module, task, args):
+        super().__init__(label, model, task, args)
+        self.model.train()
+        self.rates = {"training": [], "decoding": [], "tokens": []}
+        self.criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
+        cfg = FairseqAdamConfig(lr=[1e-4], adam_betas="(0.9, 0.98)", tpu=False)
+        self.optimizer = FairseqAdam(cfg, [parameter for parameter in model.parameters() if parameter.requires_grad])
+
+    def train(self, batches) -> int:
+        """One update a batch. Returns the target tokens."""
+        for sample in batches:
+            with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+                loss, tokens, _ = self.criterion(self.model, sample)
+            self.optimizer.backward(loss / tokens)
+            self.optimizer.clip_grad_norm(1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return sum(sample["ntokens"] for sample in batches)
 
 
 UNITS = {"training": "target tokens", "decoding": "sentences", "tokens": "tokens of the best hypotheses"}
