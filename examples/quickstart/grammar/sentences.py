@@ -31,7 +31,7 @@ class Sentences:
     def pair(self) -> tuple[str, str]:
         """Of one of the kinds below, without a noun or another long word that stands twice."""
         while True:
-            pair = self.rng.choices([self.statement, self.reported, self.joined], [4, 2, 3])[0]()
+            pair = self.rng.choices([self.statement, self.reported, self.joined], [6, 2, 3])[0]()
             words = re.findall(r"\b[A-ZÄÖÜ]\w+|\w{6,}", pair[0])
             if len(words) == len(set(words)):
                 return tuple(text[0].upper() + text[1:] for text in pair)
@@ -45,9 +45,9 @@ class Sentences:
         if plain or "name" in noun.classes:
             return NounPhrase(noun, "der" if plain else "")
         fitting = [word for word in ADJECTIVES if not word.classes.isdisjoint(noun.classes)]
-        adjective = self.pick(fitting) if fitting and self.chance(0.3) else None
+        adjective = self.pick(fitting) if fitting and self.chance(0.2) else None
         phrase = NounPhrase(noun, plural=bool(noun.plural) and self.chance(0.2), adjective=adjective)
-        if "kin" in noun.classes or "person" not in noun.classes and self.chance(0.2):
+        if "kin" in noun.classes or "person" not in noun.classes and self.chance(0.15):
             if self.chance(0.3):
                 people = [other for other in NOUNS if other.classes == {"person"}]
                 return phrase._replace(determiner="der", owner=NounPhrase(self.pick(people), "der"))
@@ -77,9 +77,9 @@ class Sentences:
         adverbs, places = [], []
         if self.chance(float(with_adverb)):
             adverbs.append(self.pick([adverb for adverb in ADVERBS if time in adverb.tenses]))
-        elif time and self.chance(0.25):
+        elif time and self.chance(0.1):
             places.append("T")
-        if time and verb in _ACTIONS and self.chance(0.15):
+        if time and verb in _ACTIONS and self.chance(0.1):
             places.append("L")
         for slot in (self.pick(PLACES[letter]) for letter in places):
             phrase = self.noun_phrase(slot.classes, plain=True)
