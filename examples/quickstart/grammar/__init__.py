@@ -1,1 +1,1 @@
-"""A small grammar of German and English: words, noun phrases and clauses, said in both languages."""
+"""Draws what a sentence says, and says it in German and in English."""

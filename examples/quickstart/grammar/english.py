@@ -1,234 +1,87 @@
-"""Clauses in English: agreement, tense, auxiliaries with do-support, particles and the order of objects."""
+"""English: agreement, do-support, progressive and perfect forms, the place of objects and adverbs."""
 
 from __future__ import annotations
 
-from grammar.clause import NP, Adverb, Clause, Prepositional
-from grammar.lexicon import Verb
+import re
 
-_SUBJECTS = dict(I="I", thou="you", he="he", she="she", it="it", we="we", ye="you", they="they")
-_OBJECTS = dict(I="me", thou="you", he="him", she="her", it="it", we="us", ye="you", they="them")
-_POSSESSIVES = dict(I="my", thou="your", he="his", she="her", it="its", we="our", ye="your", they="their")
-_THIRD = ("he", "she", "it")
-_DOUBLED = {"get", "put", "swim", "run", "sit", "shop", "plan", "begin", "win", "forget"}
+from grammar.words import HE, IT, MODALS, PRONOUNS, SHE, Adverb, Clause, Complement, NounPhrase, Slot, s_form
 
-# Modals of German: a plain auxiliary with its past, or a verb phrase that takes an infinitive with to.
-_AUXILIARIES = {"können": ("can", "could"), "sollen": ("should", ""), "möchten": ("would like to", "")}
-_TO_VERBS = {"müssen": ("have", "has", "had"), "wollen": ("want", "wants", "wanted")}
+_BE = ("am are is is is are are are".split(), "was were was was was were were were".split())  # present, past
 
 
-def person_of(np: NP) -> str:
-    """The English pronoun of a phrase: things and animals are it, whatever their German gender."""
-    if np.plural or np.pronoun == "they":
-        return "they"
-    if np.noun is not None and not np.noun.classes & {"person", "kin"}:
-        return "it"
-    return np.person
+def noun_phrase(phrase: NounPhrase, case: int = 1, negated: bool = False) -> str:
+    """The phrase as subject (`case` 0) or object; `negated` says any where there is no article."""
+    noun = phrase.noun
+    if phrase.person is not None:
+        return PRONOUNS[phrase.person][1][case]
+    text = f"{phrase.adjective.english} " if phrase.adjective else ""
+    text += noun.english_plural if phrase.plural else noun.english
+    article = {
+        "ein": "an" if text[0] in "aeiou" else "a",
+        "der": "the",
+        "dieser": "these" if phrase.plural else "this",
+        "": "any" if negated and phrase.indefinite else "",
+    }[phrase.determiner]
+    if phrase.possessor is not None:
+        article = PRONOUNS[phrase.possessor][1][2]
+    if phrase.owner:
+        article = noun_phrase(phrase.owner) + "'s"
+    return f"{article} {text}".strip()
 
 
-def noun_phrase(np: NP, role: str = "object", negated: bool = False) -> str:
-    """The phrase as "subject" or "object"; `negated` puts any where there is no article."""
-    if np.pronoun:
-        return (_SUBJECTS if role == "subject" else _OBJECTS)[person_of(np)]
-    if np.name:
-        return np.name
-    words = [np.adjective.english] if np.adjective else []
-    words.append(np.noun.english_plural or plural(np.noun.english) if np.plural else np.noun.english)
-    return " ".join(filter(None, [_determiner(np, words[0], negated), *words]))
+def prepositional(slot: Slot, phrase: NounPhrase, negated: bool = False) -> str:
+    return f"{slot.english} {noun_phrase(phrase, 1, negated)}".strip()
 
 
-def plural(noun: str) -> str:
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + ("es" if noun.endswith(("s", "x", "z", "ch", "sh")) else "s")
+def _ing(verb: str) -> str:
+    if re.search("[^e]e$", verb):
+        return verb[:-1] + "ing"
+    doubled = re.fullmatch("[^aeiou]*[aeiou][bdgmnpt]|begin|forget|cancel", verb)
+    return verb + verb[-1] * bool(doubled) + "ing"
 
 
-def prepositional(phrase: Prepositional | Adverb) -> str:
-    if isinstance(phrase, Adverb):
-        return phrase.english
-    return _join(phrase.english, noun_phrase(phrase.np))
+def _predicate(clause: Clause, support: bool) -> tuple[str, str]:
+    """The auxiliary, if there is one or `support` asks for do, and the rest of the verb."""
+    base, past, participle = clause.verb.english
+    row, former = clause.subject.row, clause.tense != "present"
+    third, more, modal = row in (HE, SHE, IT), "", "werden" if clause.aspect == "will" else clause.modal
+    if modal:
+        word, word_past, more = MODALS[modal]
+        more = f"{more} {base}".strip()
+        if word not in ("have", "want"):
+            return _BE[former][row] if word == "be" else word_past if former else word, more
+        base, past = word, word_past
+    elif base == "be" or clause.aspect == "progressive":
+        return _BE[former][row], "" if base == "be" else _ing(base)
+    elif clause.tense == "pluperfect" or clause.aspect == "done":
+        return "had" if clause.tense == "pluperfect" else "has" if third else "have", participle
+    if support:
+        return "did" if former else "does" if third else "do", f"{base} {more}".strip()
+    present = "has" if base == "have" else s_form(base)
+    return "", f"{past if former else present if third else base} {more}".strip()
 
 
-def third_person(verb: str) -> str:
-    if verb in ("go", "do"):
-        return verb + "es"
-    return {"have": "has", "be": "is"}.get(verb) or plural(verb)
+def _tail(clause: Clause, front: Adverb | None = None) -> list[str]:
+    """What follows the verb: objects with the particle before nouns and after pronouns, the rest, adverbs."""
+    direct = [complement for complement in clause.complements if not complement.slot.english]
+    words = [prepositional(*complement, clause.negated) for complement in direct]
+    pronoun = bool(direct) and direct[-1].phrase.person is not None
+    words.insert(len(words) if pronoun else 0, clause.verb.particle)
+    words += [prepositional(*c, clause.negated) for c in clause.complements if c.slot.english]
+    words += [clause.feeling.english] if clause.feeling else []
+    # Places stand before times.
+    return words + [a.english for a in clause.adverbs[::-1] if a.place != "verb" and a is not front]
 
 
-def past(verb: Verb) -> str:
-    return verb.english_past or _regular_past(verb.english)
-
-
-def participle(verb: Verb) -> str:
-    return verb.english_participle or past(verb)
-
-
-def gerund(verb: str) -> str:
-    if verb.endswith("ie"):
-        return verb[:-2] + "ying"
-    if verb in _DOUBLED:
-        return verb + verb[-1] + "ing"
-    return (verb[:-1] if verb.endswith("e") and not verb.endswith(("ee", "be")) else verb) + "ing"
-
-
-def statement(clause: Clause, without: str = "") -> str:
-    """A main or subordinate clause: subject, verb, complements; a fronted time stands first."""
-    operator, verb = _verb(clause, clause.negated)
-    adverb = _frequency(clause)
-    negation = "not" if clause.negated else ""
-    subject = "" if without == "subject" else noun_phrase(clause.subject, "subject")
-    front = clause.time.english if clause.front == "time" and clause.time.kind == "time" else ""
-    return _tidy(
-        front, subject, operator, negation, adverb, verb, *_complements(clause, without, fronted=bool(front))
-    )
-
-
-def question(clause: Clause, without: str = "") -> str:
-    """Auxiliary, subject, the rest; `without` leaves out what was asked for."""
-    operator, verb = _verb(clause, do_support=True)
-    return _tidy(
-        operator,
-        noun_phrase(clause.subject, "subject"),
-        _frequency(clause),
-        verb,
-        *_complements(clause, without),
-    )
+def sentence(clause: Clause, front: Adverb | Complement | None = None, inverted: bool = False) -> str:
+    """A statement with the subject or an adverb first (`front`; a complement stays behind), `inverted` a question."""
+    auxiliary, rest = _predicate(clause, inverted or clause.negated)
+    start = [noun_phrase(clause.subject, 0), auxiliary]
+    words = [*(start[::-1] if inverted else start), "not" if clause.negated else ""]
+    words += [adverb.english for adverb in clause.adverbs if adverb.place == "verb"] + [rest, *_tail(clause, front)]
+    words.insert(0, front.english if isinstance(front, Adverb) else "")
+    return " ".join(filter(None, words)).replace("can not", "cannot")
 
 
 def infinitive(clause: Clause) -> str:
-    """The bare infinitive with its complements; the caller says to, or nothing in a command."""
-    return _tidy(clause.verb.english, *_complements(clause))
-
-
-def ing_clause(clause: Clause) -> str:
-    return _tidy(gerund(clause.verb.english), *_complements(clause))
-
-
-def _verb(clause: Clause, do_support: bool) -> tuple[str, str]:
-    """The auxiliary that carries not and turns round in questions ("" where there is none), and the rest."""
-    verb, person, tense = clause.verb, person_of(clause.subject), clause.tense
-    base = "like to " + verb.english if clause.fond else verb.english
-    if clause.modal in _AUXILIARIES:
-        now, then = _AUXILIARIES[clause.modal]
-        auxiliary, _, rest = (then if tense == "past" else now).partition(" ")
-        return auxiliary, _join(rest, base)
-    if clause.modal == "dürfen":
-        return _be(person, tense), "allowed to " + base
-    if clause.modal:
-        plain, third, then = _TO_VERBS[clause.modal]
-        return _lexical(plain, third, then, person, tense, do_support, " to " + base)
-    if verb.english == "be":
-        return ("will", "be") if tense == "future" else (_be(person, tense), "")
-    if tense == "future":
-        return "will", base
-    if tense == "done":
-        return _have(person), participle(verb)
-    if clause.aspect == "since":
-        return _have(person), participle(verb) if verb.stative else "been " + gerund(verb.english)
-    if tense == "present" and clause.aspect == "progressive" and not verb.stative:
-        return _be(person, tense), gerund(verb.english)
-    if clause.fond:
-        return _lexical("like", "likes", "liked", person, tense, do_support, " to " + verb.english)
-    return _lexical(verb.english, third_person(verb.english), past(verb), person, tense, do_support, "")
-
-
-def _lexical(
-    plain: str, third: str, then: str, person: str, tense: str, do_support: bool, rest: str
-) -> tuple[str, str]:
-    gone = tense in ("past", "perfect")
-    if do_support:
-        return "did" if gone else "does" if person in _THIRD else "do", plain + rest
-    return "", (then if gone else third if person in _THIRD else plain) + rest
-
-
-def _complements(clause: Clause, without: str = "", fronted: bool = False) -> list[str]:
-    parts = _objects(clause, without)
-    if clause.predicate:
-        parts.append(clause.predicate.english)
-        if clause.predicate.than:
-            parts.append("than " + noun_phrase(clause.predicate.than))
-    if clause.object and without != "object":
-        parts.append(prepositional(clause.object))
-    elif clause.object and "+" in clause.verb.frame:
-        parts.append(clause.object.english)  # who is he waiting for
-    if clause.place and without != "place":
-        parts.append(prepositional(clause.place))
-    if clause.tense == "done" and clause.negated:
-        parts.append("yet")
-    if clause.time and not fronted and without != "time" and clause.time.kind == "time":
-        parts.append(clause.time.english)
-    return parts
-
-
-def _objects(clause: Clause, without: str) -> list[str]:
-    """Objects and particle: picks the friend up, picks up the friend, gives her a book, gives it to her."""
-    verb, particle, linker = clause.verb, _particle(clause.verb), clause.verb.linker.removeprefix("!")
-    accusative = (
-        noun_phrase(clause.accusative, negated=clause.negated and not clause.fond)
-        if clause.accusative
-        else ""
-    )
-    dative = noun_phrase(clause.dative) if clause.dative else ""
-    if not accusative:
-        return [particle, linker, "" if without == "dative" else dative]
-    if dative:
-        if without == "accusative":
-            return [particle, "to " + dative]
-        if without == "dative":
-            return [accusative, particle, "to"]
-        if verb.linker == "!to" or clause.accusative.pronoun:
-            return [accusative, particle, "to " + dative]
-        return [dative, accusative, particle]
-    if without == "accusative":
-        return [particle, linker]
-    if particle == "to know" or (verb.particle.startswith("+") and not clause.accusative.pronoun):
-        return [particle, accusative]
-    return [linker, accusative, particle]
-
-
-def _particle(verb: Verb) -> str:
-    return verb.particle.removeprefix("+")
-
-
-def _frequency(clause: Clause) -> str:
-    if clause.tense == "done" and not clause.negated:
-        return "already"
-    return clause.time.english if clause.time and clause.time.kind == "frequency" else ""
-
-
-def _determiner(np: NP, following: str, negated: bool) -> str:
-    if np.determiner == "a" and not np.plural:
-        return "an" if following[0].lower() in "aeiou" else "a"
-    if np.determiner in ("", "a"):
-        return "any" if negated else ""
-    if np.determiner == "this":
-        return "these" if np.plural else "this"
-    return _POSSESSIVES.get(np.determiner) or np.determiner
-
-
-def _be(person: str, tense: str) -> str:
-    gone = tense in ("past", "perfect")
-    if person == "I":
-        return "was" if gone else "am"
-    if person in _THIRD:
-        return "was" if gone else "is"
-    return "were" if gone else "are"
-
-
-def _have(person: str) -> str:
-    return "has" if person in _THIRD else "have"
-
-
-def _regular_past(verb: str) -> str:
-    if verb.endswith("e"):
-        return verb + "d"
-    if verb.endswith("y") and verb[-2] not in "aeiou":
-        return verb[:-1] + "ied"
-    return verb + (verb[-1] if verb in _DOUBLED else "") + "ed"
-
-
-def _join(*words: str) -> str:
-    return " ".join(filter(None, words))
-
-
-def _tidy(*words: str) -> str:
-    return _join(*words).replace("can not", "cannot")
+    return " ".join(filter(None, ["to", clause.verb.english[0], *_tail(clause)]))

@@ -1,293 +1,112 @@
-"""Clauses in German: verb second, first and last, separable prefixes, case, agreement, order."""
+"""German: cases and endings, and the place of the verb (second, first or last)."""
 
 from __future__ import annotations
 
 import re
 
-from grammar.clause import NP, Adverb, Clause, Prepositional
-from grammar.lexicon import Verb
+from grammar.words import ENDINGS, IRREGULAR, PRONOUNS, Adverb, Clause, Complement, NounPhrase, Slot
 
-NOMINATIVE, ACCUSATIVE, DATIVE = "nominative", "accusative", "dative"
-
-_PERSON_INDEX = {"I": 0, "thou": 1, "he": 2, "she": 2, "it": 2, "we": 3, "ye": 4, "they": 5}
-
-_PRONOUNS = {
-    NOMINATIVE: dict(I="ich", thou="du", he="er", she="sie", it="es", we="wir", ye="ihr", they="sie"),
-    ACCUSATIVE: dict(I="mich", thou="dich", he="ihn", she="sie", it="es", we="uns", ye="euch", they="sie"),
-    DATIVE: dict(I="mir", thou="dir", he="ihm", she="ihr", it="ihm", we="uns", ye="euch", they="ihnen"),
-}
-_REFLEXIVES = dict(I="mich", thou="dich", he="sich", she="sich", it="sich", we="uns", ye="euch", they="sich")
-_POSSESSIVES = dict(I="mein", thou="dein", he="sein", she="ihr", it="sein", we="unser", ye="euer", they="ihr")
-
-# Each row: masculine, feminine, neuter, plural.
-_GENDERS = "mfnp"
-_ARTICLES = {
-    NOMINATIVE: ("der", "die", "das", "die"),
-    ACCUSATIVE: ("den", "die", "das", "die"),
-    DATIVE: ("dem", "der", "dem", "den"),
-}
-_RELATIVES = {**_ARTICLES, DATIVE: ("dem", "der", "dem", "denen")}
-_STRONG = {
-    NOMINATIVE: ("er", "e", "es", "e"),
-    ACCUSATIVE: ("en", "e", "es", "e"),
-    DATIVE: ("em", "er", "em", "en"),
-}
-_WEAK = {
-    NOMINATIVE: ("e", "e", "e", "en"),
-    ACCUSATIVE: ("en", "e", "e", "en"),
-    DATIVE: ("en", "en", "en", "en"),
-}
-
-_FINITE = {
-    "sein": ("bin", "bist", "ist", "sind", "seid", "sind"),
-    "haben": ("habe", "hast", "hat", "haben", "habt", "haben"),
-    "werden": ("werde", "wirst", "wird", "werden", "werdet", "werden"),
-    "wissen": ("weiß", "weißt", "weiß", "wissen", "wisst", "wissen"),
-    "können": ("kann", "kannst", "kann", "können", "könnt", "können"),
-    "müssen": ("muss", "musst", "muss", "müssen", "müsst", "müssen"),
-    "wollen": ("will", "willst", "will", "wollen", "wollt", "wollen"),
-    "dürfen": ("darf", "darfst", "darf", "dürfen", "dürft", "dürfen"),
-    "sollen": ("soll", "sollst", "soll", "sollen", "sollt", "sollen"),
-    "möchten": ("möchte", "möchtest", "möchte", "möchten", "möchtet", "möchten"),
-}
-_PAST_STEMS = {
-    "haben": "hatte",
-    "können": "konnte",
-    "müssen": "musste",
-    "wollen": "wollte",
-    "dürfen": "durfte",
-}
-_FINITE_PAST = {
-    "sein": ("war", "warst", "war", "waren", "wart", "waren"),
-    **{
-        verb: tuple(stem + ending for ending in ("", "st", "", "n", "t", "n"))
-        for verb, stem in _PAST_STEMS.items()
-    },
-}
-
-# Stems with an e before t and st: arbeit-et, öffn-et, zeichn-et, but lern-t, wohn-t, räum-t.
-_NEEDS_E = re.compile(r"[td]$|[^aeiouäöülrhmn][mn]$|ch[mn]$")
-
-_CONTRACTED = {
-    "in dem": "im",
-    "in das": "ins",
-    "an dem": "am",
-    "an das": "ans",
-    "zu dem": "zum",
-    "zu der": "zur",
-    "bei dem": "beim",
-    "von dem": "vom",
-}
+_CONTRACTED = {"in dem": "im", "in das": "ins", "an dem": "am", "an das": "ans", "zu dem": "zum", "zu der": "zur"}
 
 
-def pronoun(person: str, case: str) -> str:
-    return _PRONOUNS[case][person]
+def _ending(kind: str, case: str, phrase: NounPhrase) -> str:
+    return ENDINGS[kind, case][3 if phrase.plural else "mfn".index(phrase.noun.gender)].strip("-")
 
 
-def relative_pronoun(np: NP, case: str) -> str:
-    return _RELATIVES[case][_column(np)]
-
-
-def noun_phrase(np: NP, case: str, negated: bool = False) -> str:
-    """The phrase in a case; `negated` turns a, some and nothing into kein."""
-    if np.pronoun:
-        return pronoun(np.pronoun, case)
-    if np.name:
-        return np.name
-    determiner = "no" if negated and np.indefinite else np.determiner
-    column = _column(np)
-    words = [_determiner(determiner, case, column)]
-    if np.adjective:
-        words.append(np.adjective.stem + _adjective_ending(determiner, case, column))
-    words.append(_noun(np, case))
+def noun_phrase(phrase: NounPhrase, case: str, kein: bool = False) -> str:
+    """The phrase in case N, A, D or G; `kein` stands for ein or for no article."""
+    noun = phrase.noun
+    if phrase.person is not None:
+        return PRONOUNS[phrase.person][0]["NAD".index(case)]
+    determiner = "kein" if kein else phrase.determiner
+    if phrase.possessor is not None:
+        determiner = PRONOUNS[phrase.possessor][0][4]
+    kind = determiner if determiner in ("der", "dieser") else "ein"
+    shown = _ending(kind, case, phrase) if determiner else ""
+    words = [shown if kind == "der" else determiner.replace("dieser", "dies") + shown]
+    words[0] = words[0].replace("euere", "eure")
+    if phrase.adjective:
+        words.append(phrase.adjective.stem + _ending("weak" if shown else "strong", case, phrase))
+    if phrase.plural:
+        words.append(noun.plural + ("n" if case == "D" and noun.plural[-1] not in "ns" else ""))
+    else:
+        weak = noun.gender == "m" and noun.genitive.endswith("n")  # den, dem, des Jungen
+        words.append(noun.genitive if case == "G" or weak and case != "N" else noun.singular)
+    if phrase.owner:
+        words.append(noun_phrase(phrase.owner, "G"))
     return " ".join(filter(None, words))
 
 
-def prepositional(phrase: Prepositional | Adverb) -> str:
-    if isinstance(phrase, Adverb):
-        return phrase.german
-    preposition, words = phrase.german, noun_phrase(phrase.np, phrase.case)
-    if phrase.np.noun is not None and not phrase.np.pronoun and phrase.np.determiner == "the":
-        article, _, rest = words.partition(" ")
-        together = f"{preposition} {article}"
-        return f"{_CONTRACTED.get(together, together)} {rest}"
-    return f"{preposition} {words}"
+def prepositional(slot: Slot, phrase: NounPhrase, kein: bool = False) -> str:
+    """The phrase in the slot's case, after its preposition if it has one: im Park."""
+    text = f"{slot.preposition} {noun_phrase(phrase, slot.case, kein)}".strip()
+    start = " ".join(text.split()[:2])
+    return text.replace(start, _CONTRACTED[start], 1) if start in _CONTRACTED else text
 
 
-def conjugate(infinitive: str, person: str, thou: str = "", it: str = "") -> str:
-    """The present tense; `thou` and `it` are the forms with du and er where the stem changes."""
-    index = _PERSON_INDEX[person]
-    if infinitive in _FINITE:
-        return _FINITE[infinitive][index]
-    if (index == 1 and thou) or (index == 2 and it):
-        return thou if index == 1 else it
-    stem = infinitive.removesuffix("n").removesuffix("e")
-    link = "e" if _NEEDS_E.search(stem) else ""
-    hissing = stem.endswith(("s", "ß", "z", "x"))
-    first = stem + "e"
+def finite(infinitive: str, row: int, third: str = "", past: bool = False) -> str:
+    """A verb in the present, or an irregular one in the past; `third` is its form with er."""
+    person = (0, 1, 2, 2, 2, 3, 4, 5)[row]
+    if infinitive in IRREGULAR:
+        present, *former = IRREGULAR[infinitive]
+        e = "" if past and former[0].endswith("e") else "e"
+        return former[0] + ("", "st", "", e + "n", "t", e + "n")[person] if past else present[person]
+    stem = re.sub("e?n$", "", infinitive)
+    needs_e = re.search("([td]|[^aeiouäöülrhmn][mn]|ch[mn])$", stem)
+    du = third.removesuffix("t")
     return (
-        first,
-        stem + link + ("t" if hissing else "st"),
-        stem + link + "t",
-        infinitive,
-        stem + link + "t",
-        infinitive,
-    )[index]
+        re.sub("el$", "l", stem) + "e", du + ("t" if du.endswith(("s", "ß", "z")) else "st"), third,
+        infinitive, stem + ("et" if needs_e else "t"), infinitive,
+    )[person]  # fmt: skip
 
 
-def imperative(verb: Verb) -> str:
-    """The command to one person (du): nimm, mach, warte; without the prefix."""
-    stem = verb.infinitive.removesuffix("n").removesuffix("e")
-    if verb.it and "ä" not in verb.it:
-        return verb.it.removesuffix("t")
-    return stem + ("e" if _NEEDS_E.search(stem) or stem.endswith("er") else "")
-
-
-def main_clause(clause: Clause) -> str:
-    """Verb second: the subject or what `clause.front` names, the finite verb, the rest."""
-    finite, closing = _verb(clause)
-    if not clause.front:
-        return _join(
-            noun_phrase(clause.subject, NOMINATIVE), finite, *middle(clause, without="subject"), *closing
-        )
-    fronted = {
-        "time": lambda: clause.time.german,
-        "place": lambda: prepositional(clause.place),
-        "accusative": lambda: noun_phrase(clause.accusative, ACCUSATIVE),
-    }[clause.front]()
-    return _join(fronted, finite, *middle(clause, without=clause.front), *closing)
-
-
-def verb_first(clause: Clause, without: str = "") -> str:
-    """A question, or the main clause after what stands before it; `without` leaves out what was asked for."""
-    finite, closing = _verb(clause)
-    return _join(finite, *middle(clause, without=without), *closing)
-
-
-def verb_last(clause: Clause, without: str = "") -> str:
-    """A subordinate clause after its conjunction or relative pronoun."""
-    finite, closing = _verb(clause)
-    if closing == [clause.verb.prefix]:
-        return _join(*middle(clause, without=without), clause.verb.prefix + finite)
-    return _join(*middle(clause, without=without), *closing, finite)
-
-
-def infinitive_clause(clause: Clause) -> str:
-    """An infinitive with zu, which stands inside a separable verb: aufzumachen."""
-    verb = clause.verb
-    infinitive = f"{verb.prefix}zu{verb.infinitive}" if verb.prefix else f"zu {verb.infinitive}"
-    return _join(*middle(clause, without="subject"), infinitive)
-
-
-def command(clause: Clause) -> str:
-    return _join(
-        imperative(clause.verb), *middle(clause, without="subject", particle="bitte"), clause.verb.prefix
-    )
-
-
-def middle(clause: Clause, without: str = "", particle: str = "") -> list[str]:
-    """What stands between the finite verb and the end: pronouns, time, dative, definite accusative, negation,
-    indefinite accusative, place, prepositional object, predicate. `particle` (bitte) follows the pronouns."""
-    subject = "" if without == "subject" else noun_phrase(clause.subject, NOMINATIVE)
-    reflexive = _REFLEXIVES[clause.subject.person] if clause.verb.reflexive else ""
-    accusative = None if without == "accusative" else clause.accusative
-    dative = None if without == "dative" else clause.dative
-    parts = [subject, reflexive] if clause.subject.pronoun else [reflexive, subject]
-    parts += [
-        noun_phrase(np, case)
-        for np, case in ((accusative, ACCUSATIVE), (dative, DATIVE))
-        if np and np.pronoun
-    ]
-    parts.append(particle)
-
-    definite = [
-        noun_phrase(np, case)
-        for np, case in ((dative, DATIVE), (accusative, ACCUSATIVE))
-        if np and not np.pronoun and not np.indefinite
-    ]
-    time = [
-        clause.time.german if clause.time and without != "time" else "",
-        "schon" if clause.tense == "done" and not clause.negated else "",
-    ]
-    # nicht, schon and seit follow what is known: er kauft das Brot heute nicht, but er kauft heute das Brot.
-    known_first = clause.negated or clause.tense == "done" or clause.aspect == "since"
-    parts += definite + time if known_first else time + definite
-
-    indefinite = accusative is not None and accusative.indefinite
-    no_object = clause.negated and indefinite and not clause.fond
-    parts.append(_negation(clause, no_object))
-    if indefinite:
-        parts.append(noun_phrase(accusative, ACCUSATIVE, negated=no_object))
-    if clause.place and without != "place":
-        parts.append(prepositional(clause.place))
-    if clause.object and without != "object":
-        parts.append(prepositional(clause.object))
-    if clause.predicate:
-        parts.append(clause.predicate.german)
-        if clause.predicate.than:
-            parts.append("als " + noun_phrase(clause.predicate.than, NOMINATIVE))
-    return parts
-
-
-def _negation(clause: Clause, no_object: bool) -> str:
-    words = []
-    if clause.negated:
-        words += ["noch"] * (clause.tense == "done") + ["nicht"] * (not no_object)
-    if clause.fond:
-        words.append("gern")
-    return " ".join(words)
-
-
-def _verb(clause: Clause) -> tuple[str, list[str]]:
-    """The finite form without its prefix, and what closes the clause."""
-    verb, person = clause.verb, clause.subject.person
+def _predicate(clause: Clause) -> tuple[str, str]:
+    """The finite verb, and what closes a main clause."""
+    verb, row = clause.verb, clause.subject.row
     if clause.modal:
-        forms = _FINITE_PAST if clause.tense == "past" else _FINITE
-        return forms[clause.modal][_PERSON_INDEX[person]], [verb.full_infinitive]
-    if clause.tense == "past":
-        return _FINITE_PAST[verb.infinitive][_PERSON_INDEX[person]], []
-    if clause.tense == "future":
-        return conjugate("werden", person), [verb.full_infinitive]
-    if clause.tense in ("perfect", "done"):
-        return conjugate(verb.auxiliary, person), [verb.participle]
-    return conjugate(verb.infinitive, person, verb.thou, verb.it), [verb.prefix] if verb.prefix else []
+        return finite(clause.modal, row, past=clause.tense == "past"), verb.prefix + verb.infinitive
+    if clause.tense in ("perfect", "pluperfect"):
+        return finite(verb.auxiliary, row, past=clause.tense == "pluperfect"), verb.participle
+    return finite(verb.infinitive, row, verb.third, clause.tense == "past"), verb.prefix
 
 
-def _column(np: NP) -> int:
-    return _GENDERS.index("p" if np.plural else np.gender or np.noun.gender)
+def _middle(clause: Clause, without=None) -> list[str]:
+    """Between the verb's two places: subject, pronouns, adverbs, dative, accusative, nicht, and the rest."""
+    given = [complement for complement in clause.complements if complement is not without]
+    bare = sorted((c for c in given if not c.slot.preposition), key=lambda c: c.slot.case)  # accusative, dative
+    kein = clause.negated and bool(bare) and bare[0].phrase.indefinite
+    return [
+        *([noun_phrase(clause.subject, "N")] if clause.subject is not without else []),
+        *([PRONOUNS[clause.subject.row][0][3]] if clause.verb.reflexive else []),
+        *(prepositional(*c) for c in bare if c.phrase.person is not None),
+        *(adverb.german for adverb in clause.adverbs if adverb is not without),
+        *(prepositional(*c, kein and c is bare[0]) for c in bare[::-1] if c.phrase.person is None),
+        *(["nicht"] if clause.negated and not kein else []),
+        *(prepositional(*c) for c in given if c.slot.preposition),
+        *([clause.feeling.german] if clause.feeling else []),
+    ]
 
 
-def _determiner(determiner: str, case: str, column: int) -> str:
-    if not determiner or (determiner == "a" and column == 3):
-        return ""
-    if determiner == "the":
-        return _ARTICLES[case][column]
-    if determiner in ("this", "every"):
-        return {"this": "dies", "every": "jed"}[determiner] + _STRONG[case][column]
-    stem = {"a": "ein", "no": "kein"}.get(determiner) or _POSSESSIVES[determiner]
-    ending = "" if _bare(case, column) else _STRONG[case][column]
-    return "eur" + ending if stem == "euer" and ending else stem + ending
+def verb_first(clause: Clause, without=None) -> str:
+    """hat sie das Fenster aufgemacht; `without` is a part of the clause that stands elsewhere."""
+    word, closing = _predicate(clause)
+    return " ".join(filter(None, [word, *_middle(clause, without), closing]))
 
 
-def _bare(case: str, column: int) -> bool:
-    """Where ein and its kind have no ending: the adjective after it shows gender and case instead."""
-    return (case == NOMINATIVE and column in (0, 2)) or (case == ACCUSATIVE and column == 2)
+def main_clause(clause: Clause, front: Adverb | Complement | None = None) -> str:
+    """Verb second, after the subject or after `front`, an adverb or a complement of the clause."""
+    if front is None:
+        return f"{noun_phrase(clause.subject, 'N')} {verb_first(clause, clause.subject)}"
+    return f"{front.german if isinstance(front, Adverb) else prepositional(*front)} {verb_first(clause, front)}"
 
 
-def _adjective_ending(determiner: str, case: str, column: int) -> str:
-    shown = determiner and not (determiner == "a" and column == 3)
-    like_article = determiner in ("the", "this", "every")
-    if not shown or (not like_article and _bare(case, column)):
-        return _STRONG[case][column]
-    return _WEAK[case][column]
+def verb_last(clause: Clause) -> str:
+    """As after weil: sie das Fenster aufmacht, aufgemacht hat."""
+    word, closing = _predicate(clause)
+    return " ".join([*_middle(clause), f"{closing}{'' if closing == clause.verb.prefix else ' '}{word}"])
 
 
-def _noun(np: NP, case: str) -> str:
-    if not np.plural:
-        return np.noun.singular if case == NOMINATIVE else np.noun.oblique
-    plural = np.noun.plural
-    return plural + "n" if case == DATIVE and not plural.endswith(("n", "s")) else plural
-
-
-def _join(*words: str) -> str:
-    return " ".join(filter(None, words))
+def infinitive(clause: Clause) -> str:
+    """das Fenster aufzumachen."""
+    zu = f"{clause.verb.prefix}zu" if clause.verb.prefix else "zu "
+    return " ".join([*_middle(clause, clause.subject), zu + clause.verb.infinitive])
