@@ -5,7 +5,7 @@
 
 Translation, sentences a second: fairseq's transformer_iwslt_de_en by fairseq (fp32) and, if it is installed (pip install
 ctranslate2), by CTranslate2 (fp32, int8; converted from the same checkpoint); srupp_transformer of as many parameters by fairseq
-(fp32, bf16, int8). 6 + 6 layers, 39.5M parameters, beam 5, the same batches of 32 sentences for all, which are as long as
+(fp32, bf16, int8), with attention in each layer and, as the recipe of examples/translation, in every second one. 6 + 6 layers, 39.5M parameters, beam 5, the same batches of 32 sentences for all, which are as long as
 multi30k's. The weights are untrained, and CTranslate2 can force one length on a batch alone: every hypothesis has 20 tokens, the
 last of which is the end of the sentence, with CTranslate2 another word. All of them take 20 steps with the whole beam.
 CTranslate2 reads sentences as lists of words, fairseq as tensors; both are prepared before. With --checkpoints: trained models,
@@ -97,9 +97,9 @@ def translation(args, folder: str) -> "tuple[list[Case], dict[int, list[str]]]":
     if args.checkpoints:
         names = ["/".join(Path(path).parts[-2:]) for path in args.checkpoints]
         models = [checkpoint_utils.load_model_ensemble([path], task=task)[0][0] for path in args.checkpoints]
-        ours, theirs = zip(models, names)
+        *ours, theirs = zip(models, names)
     else:
-        ours, theirs = build("srupp", task, size), build("transformer", task, size)
+        ours, theirs = [build(name, task, size) for name in ("srupp", "srupp-k2")], build("transformer", task, size)
     batches = list(batches_of(pairs, "cpu", max_sentences=args.batch_size, first=args.sentences))
     middle = batches[len(batches) // 2 :][:1]
 
@@ -110,7 +110,8 @@ def translation(args, folder: str) -> "tuple[list[Case], dict[int, list[str]]]":
         about = {"model": label, "by": by, "precision": precision, "parameters": parameters_of(model)}
         return Case("translation", threads, args.batch_size, about, work, run)
 
-    wanted = [("fairseq", *theirs, "fp32"), *(("fairseq_srupp", *ours, precision) for precision in ("fp32", "bf16", "int8"))]
+    wanted = [("fairseq", *theirs, "fp32")]
+    wanted += [("fairseq_srupp", *each, precision) for each in ours for precision in ("fp32", "bf16", "int8")]
     first, *others = [(*how, Fairseq(how[2], how[1], how[3], pairs, task, args)) for how in wanted]
     converted, cases = convert(theirs[0].eval(), task, size, args, folder) if version() else None, []
     limits = {"beam": args.beam, "length": None if args.checkpoints else args.length, "longest": Decoding.longest}

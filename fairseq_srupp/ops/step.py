@@ -6,6 +6,8 @@ many are, each carries everything to memory and back.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,10 @@ NORMS = ("none", "pre", "post")
 """Where the layer norm stands, as the operator numbers it."""
 
 
+@functools.cache
 def available() -> bool:
-    """Whether the operator is built."""
-    return backends()["cpu"][0]
+    """Whether the operator is built; an older build of the kernels has none."""
+    return backends()["cpu"][0] and torch._C._dispatch_has_kernel_for_dispatch_key("fairseq_srupp::cpu_step", "CPU")
 
 
 FEW_ROWS = 16
