@@ -4,14 +4,15 @@
     python examples/benchmarks/decoding.py --checkpoints OURS THEIRS --data DIR
 
 Translation, sentences a second: fairseq's transformer_iwslt_de_en by fairseq (fp32) and, if it is installed (pip install
-ctranslate2), by CTranslate2 (fp32, int8; converted from the same checkpoint); srupp_transformer of as many parameters by fairseq
-(fp32, bf16, int8), with attention in each layer and, as the recipe of examples/translation, in every second one. 6 + 6 layers, 39.5M parameters, beam 5, the same batches of 32 sentences for all, which are as long as
-multi30k's. The weights are untrained, and CTranslate2 can force one length on a batch alone: every hypothesis has 20 tokens, the
-last of which is the end of the sentence, with CTranslate2 another word. All of them take 20 steps with the whole beam.
-CTranslate2 reads sentences as lists of words, fairseq as tensors; both are prepared before. With --checkpoints: trained models,
-real sentences that end where the model ends them, the same beam and length penalty for all, and BLEU. "as fairseq" tells how
-many of CTranslate2's translations are fairseq's (of forced ones, whose last word differs, the first half); without 95 % of a
-trained model in fp32 there are no figures.
+ctranslate2), by CTranslate2 (fp32, int8; converted from the same checkpoint); srupp_transformer of as many parameters by
+fairseq (fp32, bf16, int8), with attention in each layer and, as the recipe of examples/translation, in every second one. 6 + 6
+layers, 39.5M parameters, beam 5, the same batches of 32 sentences for all, which are as long as multi30k's. The weights are
+untrained, and CTranslate2 can force one length on a batch alone: every hypothesis has 20 tokens, the last of which is the end
+of the sentence, with CTranslate2 another word. All of them take 20 steps with the whole beam. CTranslate2 reads sentences as
+lists of words, fairseq as tensors; both are prepared before. With --checkpoints: trained models, real sentences that end where
+the model ends them, the same beam and length penalty for all, and BLEU. "as fairseq" tells how many of CTranslate2's
+translations are fairseq's (of forced ones, whose last word differs, the first half); without 95 % of a trained model in fp32
+there are no figures.
 
 Text, tokens a second: fairseq's transformer_lm (fp32) and srupp_lm (fp32, bf16, int8) of 4.8M parameters, sampled by fairseq
 from the 10 most likely symbols, 1 and 16 texts at once, 256 tokens each.
