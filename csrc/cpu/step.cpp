@@ -1,5 +1,5 @@
-// The operator fairseq_srupp::cpu_step: all layers of a stack at one step of decoding. fairseq_srupp/ops/step.py has its schema
-// and says what the arguments are.
+// The operators fairseq_srupp::cpu_step, all layers of a stack at one step of decoding, and cpu_linear, a product by itself.
+// fairseq_srupp/ops/step.py has their schemas and says what the arguments are.
 //
 // A layer in PyTorch is some 60 operators. With few rows calling them takes longer than what they compute, and with many they
 // carry everything to memory and back. Here the products of few rows are kernels of ours (step.h), which read each weight once;
@@ -319,7 +319,21 @@ std::tuple<Tensor, Tensor> step(
   return {h, c};
 }
 
+Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& scales) {
+  check(is_float(x_in) && x_in.dim() == 2 && x_in.numel() > 0, "x");
+  check(weight.dim() == 2 && is_float(scales) && scales.numel() == weight.size(0), "a scale");
+  const Floats x(data<float>(x_in), data<float>(x_in) + x_in.numel());
+  Workspace workspace;
+  const Floats y = Outputs(weight, data<float>(scales), x, x_in.size(0), workspace).all();
+  const Tensor result = torch::stable::new_empty(x_in, {x_in.size(0), weight.size(0)});
+  std::copy(y.begin(), y.end(), place<float>(result));
+  return result;
+}
+
 }  // namespace
 }  // namespace srupp
 
-STABLE_TORCH_LIBRARY_IMPL(fairseq_srupp, CPU, library) { library.impl("cpu_step", TORCH_BOX(&srupp::step)); }
+STABLE_TORCH_LIBRARY_IMPL(fairseq_srupp, CPU, library) {
+  library.impl("cpu_step", TORCH_BOX(&srupp::step));
+  library.impl("cpu_linear", TORCH_BOX(&srupp::linear));
+}

@@ -1,9 +1,10 @@
 """Matrix products and embeddings in int8, for decoding and evaluation on a CPU.
 
-Weights have one scale for each output channel, or row of an embedding; the inputs of a product are quantised as they come, with one
-scale for all of them. The products are torch's own kernels (`quantized::linear_dynamic`), which use the processor's instructions for
-int8 where it has them. Everything else is computed as before: recurrence, attention, norms, softmax. So results depend a little on what
-else is in a batch. A model in int8 is for running alone: its `state_dict` has none of these weights.
+Weights have one scale for each output channel, or row of an embedding; the inputs of a product are quantised as they
+come. The products are torch's own kernels (`quantized::linear_dynamic`, with one scale for all inputs), which use the
+processor's instructions for int8 where it has them; those of few rows and of decoding are ours (ops/step.py, with a
+scale for each row). Everything else is computed as before: recurrence, attention, norms, softmax. So results depend a
+little on what else is in a batch. A model in int8 is for running alone: its `state_dict` has none of these weights.
 """
 
 import warnings
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import step
 from .adaptive import AdaptiveInput, AdaptiveSoftmax
 
 _LARGEST = 127
@@ -41,8 +43,9 @@ class Int8Linear(nn.Module):
             zeros = torch.zeros(len(scale), dtype=torch.int64)
             tensor = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
         self.out_features = len(scale)
+        self.bias = None if bias is None else bias.detach().float()
         self._rows: Optional[Tuple[Tensor, Tensor]] = None
-        self.packed = torch.ops.quantized.linear_prepack(tensor, None if bias is None else bias.detach().float())
+        self.packed = torch.ops.quantized.linear_prepack(tensor, self.bias)
 
     def rows(self) -> Tuple[Tensor, Tensor]:
         """W (N, K) in int8 and its scales (N,): a copy, made when it is first needed."""
@@ -60,6 +63,11 @@ class Int8Linear(nn.Module):
         """x (..., K) to (..., N), in the dtype of x."""
         if x.numel() == 0:
             return x.new_empty(*x.shape[:-1], self.out_features)
+        rows = x.numel() // x.size(-1)
+        if rows <= step.FEW_ROWS and step.available():  # where those of torch take longest for themselves
+            y = step.linear(x.float().reshape(rows, -1).contiguous(), *self.rows())
+            y = y if self.bias is None else y + self.bias
+            return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
         # Inputs of 7 bits: processors without the instructions for int8 add products of 8 in 16 bits, and may overflow.
         return torch.ops.quantized.linear_dynamic(x.float(), self.packed, True).to(x.dtype)
 

@@ -18,6 +18,7 @@ torch.library.define(
     "(Tensor x, Tensor[] weights, Tensor[] states, Tensor(a!)[] caches, int[] starts, int positions, Tensor allowed, int norm, "
     "bool query_key_norm) -> (Tensor h, Tensor c)",
 )
+torch.library.define("fairseq_srupp::cpu_linear", "(Tensor x, Tensor weight, Tensor scales) -> Tensor")
 
 NORMS = ("none", "pre", "post")
 """Where the layer norm stands, as the operator numbers it."""
@@ -25,8 +26,8 @@ NORMS = ("none", "pre", "post")
 
 @functools.cache
 def available() -> bool:
-    """Whether the operator is built; an older build of the kernels has none."""
-    return backends()["cpu"][0] and torch._C._dispatch_has_kernel_for_dispatch_key("fairseq_srupp::cpu_step", "CPU")
+    """Whether the operators are built; an older build of the kernels has none."""
+    return backends()["cpu"][0] and torch._C._dispatch_has_kernel_for_dispatch_key("fairseq_srupp::cpu_linear", "CPU")
 
 
 FEW_ROWS = 16
@@ -77,3 +78,20 @@ def decoding_step(
     """
     step = torch.ops.fairseq_srupp.cpu_step.default
     return step(x, weights, states, caches, starts, positions, allowed, NORMS.index(norm), query_key_norm)
+
+
+def linear(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+    """x W^T with weights of decoding_step, as that computes it.
+
+    Args:
+        x: (B, K), fp32.
+        weight: W (N, K), fp32, bf16 or int8.
+        scales: (N,), fp32.
+
+    Returns:
+        (B, N), fp32.
+
+    Raises:
+        RuntimeError: a shape or dtype that does not fit.
+    """
+    return torch.ops.fairseq_srupp.cpu_linear.default(x, weight, scales)

@@ -16,7 +16,7 @@ def rounded(weight):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 17), (40, 33)])
-@pytest.mark.parametrize("batch", [(1,), (5,), (2, 3)])
+@pytest.mark.parametrize("batch", [(1,), (5,), (2, 3), (40,), (5, 8)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_a_product_is_that_of_the_rounded_numbers(shape, batch, biased):
     torch.manual_seed(0)

@@ -283,6 +283,22 @@ def test_what_does_not_fit_is_refused(awake, name, change):
         step.decoding_step(*given.values())
 
 
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_by_itself(poison, rows, dtype):
+    x, weight, scales = torch.randn(rows, 37), torch.randn(23, 37).to(dtype), torch.rand(23)
+    inputs = x if dtype == torch.float32 or rows <= step.FEW_ROWS else x.to(dtype)
+    expected = inputs.double() @ weight.double().t() * scales
+    assert_near(step.linear(x, weight, scales), expected, 1e-5 if inputs is x else 1e-2)
+
+
+@pytest.mark.parametrize("changed", [{"x": (3, 36)}, {"x": (0, 37)}, {"x": (37,)}, {"weight": (37,)}, {"scales": (22,)}])
+def test_a_product_that_does_not_fit_is_refused(changed):
+    shapes = {"x": (3, 37), "weight": (23, 37), "scales": (23,), **changed}
+    with pytest.raises(RuntimeError, match="cpu_step"):
+        step.linear(*(torch.zeros(shape) for shape in shapes.values()))
+
+
 def test_a_spent_cache_is_refused(awake):
     stack, x = stack_of(awake), inputs(1, 2, D).float()
     _, state = stack.forward_decoding(x, stack.begin_decoding(2))
