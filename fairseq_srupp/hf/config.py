@@ -24,7 +24,6 @@ class SRUppLMConfig(SRUppConfig, LanguageModelOptions):
     have scores (None: all)."""
 
     model_type = "srupp_lm"
-    attribute_map = {"num_hidden_layers": "layers", "num_attention_heads": "attention_heads"}
 
     mem_len: Optional[int] = None
     output_vocab_size: Optional[int] = None
@@ -34,7 +33,6 @@ class SRUppTransformerConfig(SRUppConfig, EncoderDecoderOptions):
     """Of an encoder-decoder. source_vocab_size is of the encoder's input (None: vocab_size)."""
 
     model_type = "srupp_transformer"
-    attribute_map = {"num_hidden_layers": "decoder_layers", "num_attention_heads": "attention_heads"}
 
     is_encoder_decoder: bool = True
     decoder_start_token_id: int = 2

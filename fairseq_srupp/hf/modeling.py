@@ -11,15 +11,15 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin, LogitsProcessor, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPast, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from ..modules import DecodingState, int8
+from ..modules import DecodingState
 from ..modules.embedding import build_target_embeddings
 from ..modules.encoder_decoder import Decoder, Encoder
+from ..modules.int8 import RunsInInt8
 from ..modules.lm_embedding import build_embeddings
-from ..modules.options import check_options
 from .config import SRUppConfig, SRUppLMConfig, SRUppTransformerConfig
 
 # What transformers calls a cache depends on its version.
@@ -44,9 +44,6 @@ class SRUppCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.seen
-
-    def get_max_length(self, layer_idx: Optional[int] = None) -> int:
-        return -1
 
     def crop(self, *args: Any) -> None:
         raise NotImplementedError("a recurrence cannot go back: its state before is not kept")
@@ -76,54 +73,40 @@ class SRUppEncoder(Encoder):
         return EncoderOutput(last_hidden_state=x.transpose(0, 1), mask=mask)
 
 
-class SRUppPreTrainedModel(PreTrainedModel):
+class SRUppPreTrainedModel(RunsInInt8, PreTrainedModel):
     """What both models answer transformers."""
 
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    _in_int8 = False
     _is_stateful = True  # nothing that was read can be taken back
-    _no_split_modules = ["SRUppLayer"]
 
-    def _tie(self) -> None:
-        """Tell transformers which parameters are the same: all names but the first of each."""
-        first: Dict[Tensor, str] = {}
-        for name, parameter in self.named_parameters(remove_duplicate=False):
-            first.setdefault(parameter, name)
-        everything = self.named_parameters(remove_duplicate=False)
-        self._tied_weights_keys = {name: first[each] for name, each in everything if first[each] != name}
+    def post_init(self) -> None:
+        """Also tell transformers which parameters are the same: all names but the first of each."""
+        first = {parameter: name for name, parameter in self.named_parameters()}
+        every = self.named_parameters(remove_duplicate=False)
+        self._tied_weights_keys = {name: first[each] for name, each in every if first[each] != name}
+        super().post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Modules initialise themselves when they are built."""
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.decoder.embed_tokens
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs: Dict, *args: Any, **kwargs: Any) -> None:
         if model_kwargs.get(CACHE) is None and generation_config.use_cache is not False:
             model_kwargs[CACHE] = SRUppCache(generation_config.num_beams or 1)
 
     def _features(
-        self,
-        tokens: Tensor,
-        mask: Optional[Tensor],
-        cache: Optional[SRUppCache],
-        source: Optional[Tensor] = None,
-        source_mask: Optional[Tensor] = None,
+        self, tokens: Tensor, mask: Optional[Tensor], cache: Optional[SRUppCache], source: Optional[EncoderOutput] = None
     ) -> Tensor:
         """Features (B, L, d) of tokens (B, L) that follow what the cache has read, which then has read them too.
 
-        mask: (B, any), its last L 0 at padding. source: (B, S, d), which a cache needs once, its mask (B, S) 0 at padding.
+        mask: (B, any), its last L 0 at padding. source: of the B rows; a cache needs it once.
         """
         stack, x, padding = self.decoder.stack, self.decoder.embed(tokens), _padding(mask, tokens.size(1))
         window = None if self.training else getattr(self.config, "mem_len", None)
-        if cache is None and window is not None:
-            cache = SRUppCache()
+        cache = SRUppCache() if cache is None and window is not None else cache
         beam = 1 if cache is None or len(tokens) % cache.beam else cache.beam
         context: Dict[str, Optional[Tensor]] = {}
-        if source is not None:
-            context["source"] = source[::beam].transpose(0, 1)
-            context["source_padding_mask"] = _padding(source_mask, beam=beam)
+        if source is not None and (cache is None or cache.state is None):
+            context["source"] = source.last_hidden_state[::beam].transpose(0, 1)
+            context["source_padding_mask"] = _padding(source.mask, beam=beam)
         if cache is None:
             return self.decoder.features(stack(x, padding, **context))
         if cache.state is None:
@@ -134,36 +117,29 @@ class SRUppPreTrainedModel(PreTrainedModel):
 
     def _logits(self, features: Tensor) -> Tensor:
         """Scores (B, L, V) of features (B, L, d); log-probabilities with an adaptive softmax."""
-        if self.decoder.output is None:
-            return self.decoder.adaptive_softmax.get_log_prob(features, None)
-        return self.decoder.output(features)
+        output = self.decoder.output
+        return self.decoder.log_probs(features) if output is None else output(features)
 
     @classmethod
-    def from_pretrained(cls, name: str, *args: Any, config: Any = None, **kwargs: Any) -> "SRUppPreTrainedModel":
-        """As of PreTrainedModel, from safetensors alone; with int8=True for generation and evaluation in int8, on a CPU.
+    def from_pretrained(
+        cls, name: str, *args: Any, config: Any = None, int8: bool = False, **kwargs: Any
+    ) -> "SRUppPreTrainedModel":
+        """As of PreTrainedModel, from safetensors alone; with int8 for generation and evaluation in int8, on a CPU.
 
         Raises:
             ValueError: in one line, where the tensors in a folder are damaged, or none of the model of its config.json.
         """
-        kwargs["use_safetensors"], in_int8 = True, kwargs.pop("int8", False)
         if os.path.isdir(name) and not kwargs.get("ignore_mismatched_sizes"):
             try:
                 cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        model = super().from_pretrained(name, *args, config=config, **kwargs)
-        if in_int8:
-            int8.quantize(model)
-            model._in_int8 = True
-        return model
-
-    def train(self, mode: bool = True) -> "SRUppPreTrainedModel":
-        if mode and self._in_int8:
-            raise ValueError("a model in int8 is for generation and evaluation: training needs the weights themselves")
-        return super().train(mode)
+        model = super().from_pretrained(name, *args, config=config, **{**kwargs, "use_safetensors": True})
+        model.int8 = int8
+        return model.eval()
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        if self._in_int8:
+        if self.int8:
             raise ValueError("a model in int8 cannot be saved: it has its weights no more")
         super().save_pretrained(*args, **kwargs)
 
@@ -183,8 +159,7 @@ class SRUppPreTrainedModel(PreTrainedModel):
             raise ValueError(f"config.json tells of more layers than {len(shapes)} tensors can make")
         with torch.device("meta"):
             model = cls(config)
-        tied = model._tied_weights_keys
-        expected = {key: tuple(each.shape) for key, each in model.state_dict().items() if key not in tied}
+        expected = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
         for key in sorted(expected.keys() | shapes.keys()):
             if shapes.get(key) != expected.get(key):
                 there, here = shapes.get(key, "not there"), expected.get(key, "not there")
@@ -198,10 +173,8 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SRUppLMConfig):
         super().__init__(config)
-        check_options(config, config.layers)
         parts = build_embeddings(config, config.vocab_size, config.output_vocab_size, padding_idx=config.pad_token_id)
         self.decoder = Decoder(config, config.layers, parts)
-        self._tie()
         self.post_init()
 
     @can_return_tuple
@@ -229,7 +202,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         Returns:
             loss, logits (B, L, V) and cache.
         """
-        cache = _given(cache, past_key_values, use_cache)
+        cache = cache or past_key_values or (SRUppCache() if use_cache else None)
         logits = self._logits(self._features(input_ids, attention_mask, cache)[:, -logits_to_keep:])
         loss = None
         if labels is not None:
@@ -256,12 +229,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         words = self.config.output_vocab_size or self.config.vocab_size
         target = input_ids[:, 1:].masked_fill(input_ids[:, 1:] >= words, self.config.unk_token_id)
         for tokens, following in zip(input_ids[:, :-1].split(segment, 1), target.split(segment, 1)):
-            features = self._features(tokens, None, cache)
-            if self.decoder.output is None:
-                scores.append(self.decoder.adaptive_softmax.log_probs_of(features, following))
-            else:
-                every = self._logits(features).float().log_softmax(-1)
-                scores.append(every.gather(-1, following.unsqueeze(-1)).squeeze(-1))
+            scores.append(self.decoder.log_probs(self._features(tokens, None, cache), following))
         return torch.cat(scores, 1), cache
 
 
@@ -272,12 +240,10 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SRUppTransformerConfig):
         super().__init__(config)
-        check_options(config, config.encoder_layers, config.decoder_layers)
         self.encoder = SRUppEncoder(config, config.source_vocab_size or config.vocab_size, config.pad_token_id)
         shared = self.encoder.embed_tokens if config.share_all_embeddings else None
         parts = build_target_embeddings(config, config.vocab_size, config.pad_token_id, shared)
         self.decoder = Decoder(config, config.decoder_layers, parts)
-        self._tie()
         self.post_init()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
@@ -307,46 +273,37 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
             decoder_input_ids, decoder_attention_mask: the target (B, L) so far, by default made of labels.
             labels: (B, L), -100 at padding.
         """
-        cache = _given(cache, past_key_values, use_cache)
+        cache = cache or past_key_values or (SRUppCache() if use_cache else None)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
+        elif not isinstance(encoder_outputs, EncoderOutput):
+            encoder_outputs = EncoderOutput(last_hidden_state=encoder_outputs[0], mask=attention_mask)
         if decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if decoder_attention_mask is None and cache is None:
             decoder_attention_mask = decoder_input_ids.ne(self.config.pad_token_id)
-        states, mask = encoder_outputs[0], getattr(encoder_outputs, "mask", attention_mask)
-        features = self._features(decoder_input_ids, decoder_attention_mask, cache, states, mask)
+        features = self._features(decoder_input_ids, decoder_attention_mask, cache, encoder_outputs)
         logits = self._logits(features[:, -logits_to_keep:])
         loss = None
         if labels is not None:  # label i is what follows decoder_input_ids up to i
             loss = self.loss_function(logits, None, vocab_size=logits.size(-1), shift_labels=labels, **kwargs)
-        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states, **{CACHE: cache})
+        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=encoder_outputs[0], **{CACHE: cache})
 
     def _get_logits_processor(self, generation_config, *args: Any, **kwargs: Any):
+        """transformers' own, and: the last token that may be is the end of the sentence, for what it costs, as in fairseq."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
-        if generation_config.max_length and generation_config.eos_token_id is not None:
-            processors.append(_EndAtLimit(generation_config.max_length, generation_config.eos_token_id))
+        limit, eos = generation_config.max_length, generation_config.eos_token_id
+
+        def end_at_limit(input_ids: Tensor, scores: Tensor) -> Tensor:
+            if input_ids.size(1) < limit - 1:
+                return scores
+            ended = torch.full_like(scores, float("-inf"))
+            ended[:, eos] = scores[:, eos]
+            return ended
+
+        if limit and eos is not None:
+            processors.append(end_at_limit)
         return processors
-
-
-class _EndAtLimit(LogitsProcessor):
-    """The last token that may be is the end of the sentence, for what it costs, as in fairseq."""
-
-    def __init__(self, max_length: int, eos: Any):
-        self.max_length, self.eos = max_length, eos
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if input_ids.size(1) < self.max_length - 1:
-            return scores
-        ended = torch.full_like(scores, float("-inf"))
-        ended[:, self.eos] = scores[:, self.eos]
-        return ended
-
-
-def _given(cache: Optional[SRUppCache], same: Optional[SRUppCache], use_cache: Optional[bool]) -> Optional[SRUppCache]:
-    """The cache that was given under either name, or a new one if one is wanted."""
-    cache = same if cache is None else cache
-    return SRUppCache() if cache is None and use_cache else cache
 
 
 def _padding(mask: Optional[Tensor], length: int = 0, beam: int = 1) -> Optional[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..compat.errors import UserError, user_errors
 from ..modules.lm_embedding import build_embeddings
-from ..modules.options import LanguageModelOptions, check_options
+from ..modules.options import LanguageModelOptions
 from .config import SRUppConfig, same
 from .decoder import Extras, StackDecoder, padding_mask
 from .running import RunAsAsked
@@ -55,7 +55,6 @@ class SRUppLanguageModelDecoder(StackDecoder):
             raise UserError(f"--mem-len must be a whole number, at least 0, not {cfg.mem_len}")
         words = input_dictionary or dictionary
         with user_errors(ValueError):
-            check_options(cfg, cfg.layers)
             parts = build_embeddings(cfg, len(words), len(dictionary), padding_idx=words.pad(), special=words.nspecial)
             super().__init__(cfg, dictionary, cfg.layers, parts)
         self.mem_len = cfg.mem_len

@@ -17,7 +17,7 @@ from ..compat.errors import UserError, user_errors
 from ..modules import DecodingState
 from ..modules.embedding import build_target_embeddings
 from ..modules.encoder_decoder import Encoder
-from ..modules.options import EncoderDecoderOptions, check_options
+from ..modules.options import EncoderDecoderOptions
 from .config import SRUppConfig
 from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask
 from .running import RunAsAsked
@@ -285,7 +285,6 @@ class SRUppTransformer(RunAsAsked, FairseqEncoderDecoderModel):
         if cfg.share_all_embeddings and source != target:
             raise UserError("--share-all-embeddings needs one dictionary for both sides (--joined-dictionary)")
         with user_errors(ValueError):
-            check_options(cfg, cfg.encoder_layers, cfg.decoder_layers)
             encoder = SRUppEncoder(cfg, source)
             decoder = SRUppTransformerDecoder(cfg, target, encoder.embed_tokens if cfg.share_all_embeddings else None)
         model = cls(encoder, decoder)

@@ -5,7 +5,7 @@ from typing import Any, Optional, Tuple
 
 from torch import Tensor, nn
 
-from .options import embed_dim
+from .options import check_options, embed_dim
 
 
 def build_embedding(symbols: int, dim: int, padding_idx: int, *, variance: Optional[float] = None) -> nn.Embedding:
@@ -60,7 +60,11 @@ def build_target_embeddings(
         cfg: options, see options.py.
         symbols, padding_idx: see build_embedding.
         shared: the embedding to use instead of one of its own.
+
+    Raises:
+        ValueError: an option that is out of range.
     """
+    check_options(cfg, cfg.decoder_layers)
     embed_tokens = build_embedding(symbols, embed_dim(cfg), padding_idx) if shared is None else shared
     tied = cfg.share_decoder_input_output_embed or cfg.share_all_embeddings
     output = OutputLayer(cfg.hidden_size, symbols=symbols, embedding=embed_tokens if tied else None)

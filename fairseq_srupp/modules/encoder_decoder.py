@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .adaptive import AdaptiveSoftmax
 from .embedding import build_embedding
-from .options import build_stack, embed_dim, embed_dropout
+from .options import build_stack, check_options, embed_dim, embed_dropout
 
 
 class _Ends(nn.Module):
@@ -34,9 +34,13 @@ class Encoder(_Ends):
         cfg: options, see options.py.
         symbols: how many words there are.
         padding_idx: the word that is padding.
+
+    Raises:
+        ValueError: options that are out of range or do not fit together.
     """
 
     def __init__(self, cfg: Any, symbols: int, padding_idx: int, *args: Any):
+        check_options(cfg, cfg.encoder_layers)
         super().__init__(cfg, *args)
         self.padding_idx = padding_idx
         self.embed_tokens = build_embedding(symbols, embed_dim(cfg), padding_idx)
@@ -85,3 +89,11 @@ class Decoder(_Ends):
     def features(self, h: Tensor) -> Tensor:
         """The stack's output (L, B, d) to what scores are made of, (B, L, d)."""
         return F.dropout(self.output_norm(h).transpose(0, 1), self.output_dropout, self.training)
+
+    def log_probs(self, features: Tensor, target: Optional[Tensor] = None) -> Tensor:
+        """Log-probabilities, fp32 or more, after features (B, L, d): (B, L, V), or (B, L) of the words target (B, L)."""
+        softmax = self.adaptive_softmax
+        if softmax is not None:
+            return softmax.get_log_prob(features, None) if target is None else softmax.log_probs_of(features, target)
+        scores = self.output(features).float().log_softmax(-1)
+        return scores if target is None else scores.gather(-1, target.unsqueeze(-1)).squeeze(-1)
