@@ -20,8 +20,8 @@ class SRUppConfig(ModelOptions, PreTrainedConfig):
 
 
 class SRUppLMConfig(SRUppConfig, LanguageModelOptions):
-    """Of a language model. A position sees mem_len positions before itself (None: all); the first output_vocab_size words
-    have scores (None: all)."""
+    """Of a language model. A position sees mem_len positions before itself (None: all); the first output_vocab_size
+    words have scores (None: all)."""
 
     model_type = "srupp_lm"
 

@@ -23,7 +23,7 @@ from ..modules.lm_embedding import build_embeddings
 from .config import SRUppConfig, SRUppLMConfig, SRUppTransformerConfig
 
 # What transformers calls a cache depends on its version.
-CACHE = "cache" if "cache" in {field.name for field in dataclasses.fields(CausalLMOutputWithPast)} else "past_key_values"
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 class SRUppCache(Cache):
@@ -67,7 +67,7 @@ class SRUppEncoder(Encoder):
     main_input_name = "input_ids"
 
     def forward(self, input_ids: Tensor, attention_mask: Optional[Tensor] = None, **kwargs: Any) -> EncoderOutput:
-        """Encode sentences (B, S), padded on either side where attention_mask (B, S) is 0 (default: at padding tokens)."""
+        """Encode sentences (B, S), padded on either side where attention_mask (B, S) is 0 (default: at padding)."""
         mask = input_ids.ne(self.padding_idx) if attention_mask is None else attention_mask
         x = self.encode(self.scaled(self.embed_tokens(input_ids.t())), _padding(mask))
         return EncoderOutput(last_hidden_state=x.transpose(0, 1), mask=mask)
@@ -93,16 +93,16 @@ class SRUppPreTrainedModel(RunsInInt8, PreTrainedModel):
             model_kwargs[CACHE] = SRUppCache(generation_config.num_beams or 1)
 
     def _features(
-        self, tokens: Tensor, mask: Optional[Tensor], cache: Optional[SRUppCache], source: Optional[EncoderOutput] = None
+        self, ids: Tensor, mask: Optional[Tensor], cache: Optional[SRUppCache], source: Optional[EncoderOutput] = None
     ) -> Tensor:
-        """Features (B, L, d) of tokens (B, L) that follow what the cache has read, which then has read them too.
+        """Features (B, L, d) of tokens ids (B, L) that follow what the cache has read, which then has read them too.
 
         mask: (B, any), its last L 0 at padding. source: of the B rows; a cache needs it once.
         """
-        stack, x, padding = self.decoder.stack, self.decoder.embed(tokens), _padding(mask, tokens.size(1))
+        stack, x, padding = self.decoder.stack, self.decoder.embed(ids), _padding(mask, ids.size(1))
         window = None if self.training else getattr(self.config, "mem_len", None)
         cache = SRUppCache() if cache is None and window is not None else cache
-        beam = 1 if cache is None or len(tokens) % cache.beam else cache.beam
+        beam = 1 if cache is None or len(ids) % cache.beam else cache.beam
         context: Dict[str, Optional[Tensor]] = {}
         if source is not None and (cache is None or cache.state is None):
             context["source"] = source.last_hidden_state[::beam].transpose(0, 1)
@@ -110,9 +110,9 @@ class SRUppPreTrainedModel(RunsInInt8, PreTrainedModel):
         if cache is None:
             return self.decoder.features(stack(x, padding, **context))
         if cache.state is None:
-            cache.state = stack.begin_decoding(len(tokens) // beam, beam, **context)
+            cache.state = stack.begin_decoding(len(ids) // beam, beam, **context)
         h, cache.state = stack.forward_decoding(x, cache.state, window=window, padding_mask=padding)
-        cache.seen += tokens.size(1)
+        cache.seen += ids.size(1)
         return self.decoder.features(h)
 
     def _logits(self, features: Tensor) -> Tensor:
@@ -131,7 +131,8 @@ class SRUppPreTrainedModel(RunsInInt8, PreTrainedModel):
         """
         if os.path.isdir(name) and not kwargs.get("ignore_mismatched_sizes"):
             try:
-                cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
+                known = isinstance(config, cls.config_class)
+                cls._check(config if known else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         model = super().from_pretrained(name, *args, config=config, **{**kwargs, "use_safetensors": True})
@@ -145,7 +146,7 @@ class SRUppPreTrainedModel(RunsInInt8, PreTrainedModel):
 
     @classmethod
     def _check(cls, config: SRUppConfig, folder: str) -> None:
-        """Compares the names and shapes of the tensors in a folder with those of the model, before anything takes memory."""
+        """Compares names and shapes of a folder's tensors with those of the model, before anything takes memory."""
         shapes: Dict[str, Tuple[int, ...]] = {}
         for path in glob.glob(os.path.join(glob.escape(folder), "model*.safetensors")):
             try:
@@ -222,7 +223,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
             segment: how many tokens are read at a time. The result does not depend on it.
 
         Returns:
-            Log-probabilities (B, N - 1), fp32, of input_ids[:, 1:], and the cache, which has read all tokens but the last.
+            Log-probabilities (B, N - 1), fp32, of input_ids[:, 1:], and the cache, which has read all but the last.
         """
         cache = SRUppCache() if cache is None else cache
         scores = [torch.zeros(input_ids.size(0), 0, device=input_ids.device)]
@@ -290,7 +291,7 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
         return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=encoder_outputs[0], **{CACHE: cache})
 
     def _get_logits_processor(self, generation_config, *args: Any, **kwargs: Any):
-        """transformers' own, and: the last token that may be is the end of the sentence, for what it costs, as in fairseq."""
+        """Also: the last token that may be is the end of the sentence, for what it costs, as in fairseq."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
         limit, eos = generation_config.max_length, generation_config.eos_token_id
 
@@ -307,8 +308,8 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
 
 
 def _padding(mask: Optional[Tensor], length: int = 0, beam: int = 1) -> Optional[Tensor]:
-    """Bool (L, B / g), True at padding, of the last L = length positions (0: all) of a mask (B, any), where g = beam rows
-    next to each other are equal; None where nothing is padded."""
+    """Bool (L, B / g), True at padding, of the last L = length positions (0: all) of a mask (B, any), where g = beam
+    rows next to each other are equal; None where nothing is padded."""
     if mask is None:
         return None
     padding = mask[::beam, -length:].eq(0)

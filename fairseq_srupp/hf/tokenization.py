@@ -17,8 +17,8 @@ class SRUppTokenizer(PreTrainedTokenizer):
 
     Args:
         vocab_file: a list in JSON of all symbols, in the order of their numbers.
-        target_vocab_file: the same of the target, where that has a dictionary of its own: `text_target=` is encoded with it,
-            and `decode` takes all numbers for its.
+        target_vocab_file: the same of the target, where that has a dictionary of its own: `text_target=` is encoded
+            with it, and `decode` takes all numbers for its.
         sentencepiece_file: the model of `kind` sentencepiece.
         kind: what text becomes: "bytes", "words" between white space, or pieces of "sentencepiece".
         special_tokens_pattern: "eos": the end of sentence follows, as in fairseq's `encode_line`; "none".
@@ -112,6 +112,6 @@ def _read(path: str) -> List[str]:
             symbols = json.load(file)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols) or symbols[:4] != list(SPECIAL_SYMBOLS):
+    if not isinstance(symbols, list) or {*map(type, symbols)} != {str} or symbols[:4] != list(SPECIAL_SYMBOLS):
         raise ValueError(f"{path} is no list of symbols that begins with {', '.join(SPECIAL_SYMBOLS)}")
     return symbols

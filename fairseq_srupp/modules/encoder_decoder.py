@@ -1,7 +1,7 @@
 """Encoder and decoder: what stands around a stack, the same in fairseq's models and in those for transformers.
 
-Both packages have base classes of their own. So these classes can stand before another one among the bases of a class, and
-hand the arguments `args` on to it.
+Both packages have base classes of their own. So these classes can stand before another one among the bases of a class,
+and hand the arguments `args` on to it.
 """
 
 from typing import Any, List, Optional, Tuple
@@ -68,8 +68,8 @@ class Decoder(_Ends):
     Args:
         cfg: options, see options.py.
         layers: how many.
-        parts: what maps words (...) to embeddings (..., e), e, and what maps features (..., d) to scores (..., V), which
-            may be an adaptive softmax.
+        parts: what maps words (...) to embeddings (..., e), e, and what maps features (..., d) to scores (..., V),
+            which may be an adaptive softmax.
     """
 
     def __init__(self, cfg: Any, layers: int, parts: Tuple[nn.Module, int, nn.Module], *args: Any):
@@ -91,7 +91,7 @@ class Decoder(_Ends):
         return F.dropout(self.output_norm(h).transpose(0, 1), self.output_dropout, self.training)
 
     def log_probs(self, features: Tensor, target: Optional[Tensor] = None) -> Tensor:
-        """Log-probabilities, fp32 or more, after features (B, L, d): (B, L, V), or (B, L) of the words target (B, L)."""
+        """Log-probabilities, in fp32, after features (B, L, d): (B, L, V), or (B, L) of the words target (B, L)."""
         softmax = self.adaptive_softmax
         if softmax is not None:
             return softmax.get_log_prob(features, None) if target is None else softmax.log_probs_of(features, target)

@@ -1,5 +1,5 @@
-"""What a model's options make. They are the attributes of any object: of fairseq's configuration (models/config.py), or of
-that of transformers (hf/config.py)."""
+"""The options of models, and what they make. Functions take any object with these attributes: fairseq's configurations
+(models/config.py) and those of transformers (hf/config.py) inherit from them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
