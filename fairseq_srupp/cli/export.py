@@ -17,6 +17,7 @@ from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError, user_errors
 from fairseq_srupp.compat.user_dir import load_plugin
 from fairseq_srupp.data.byte_symbols import SPECIAL_SYMBOLS, all_bytes
+from fairseq_srupp.data.pieces import load_pieces
 
 _COMMAND = "export"
 _CLASSES = {"srupp_lm": "SRUppForCausalLM", "srupp_transformer": "SRUppForSeq2SeqLM"}
@@ -144,13 +145,8 @@ def _tokenizer(kind: str, source: Any, target: Any, pieces: Optional[str]) -> Di
 
 
 def _check_pieces(path: str, symbols: List[str]) -> None:
-    try:
-        from sentencepiece import SentencePieceProcessor
-
-        with user_errors(OSError, RuntimeError, command=_COMMAND):
-            model = SentencePieceProcessor(model_file=path)
-    except ModuleNotFoundError:
-        _fail("sentencepiece is not installed: pip install sentencepiece")
+    with user_errors(ValueError, command=_COMMAND):
+        model = load_pieces(path)
     missing = set(symbols[4:]).difference(map(model.id_to_piece, range(len(model))))
     missing = {symbol for symbol in missing if not symbol.startswith("madeupword")}
     if 2 * len(missing) > len(symbols):

@@ -7,11 +7,10 @@
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from .config import SRUppLMConfig, SRUppTransformerConfig
-from .modeling import SRUppCache, SRUppForCausalLM, SRUppForSeq2SeqLM
+from .modeling import SRUppForCausalLM, SRUppForSeq2SeqLM
 from .tokenization import SRUppTokenizer
 
 __all__ = [
-    "SRUppCache",
     "SRUppForCausalLM",
     "SRUppForSeq2SeqLM",
     "SRUppLMConfig",

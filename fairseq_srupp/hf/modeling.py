@@ -9,20 +9,21 @@ import os
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin, LogitsProcessor, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPast, Seq2SeqLMOutput
+from transformers.utils import can_return_tuple
 
-from ..modules import AdaptiveSoftmax, DecodingState, int8
-from ..modules.embedding import OutputLayer, build_embedding, scaled
+from ..modules import DecodingState
+from ..modules.embedding import build_target_embeddings
+from ..modules.encoder_decoder import Decoder, Encoder
+from ..modules.int8 import RunsInInt8
 from ..modules.lm_embedding import build_embeddings
-from ..modules.options import build_stack, check_options, embed_dim, embed_dropout
 from .config import SRUppConfig, SRUppLMConfig, SRUppTransformerConfig
 
 # What transformers calls a cache depends on its version.
-CACHE = "cache" if "cache" in {field.name for field in dataclasses.fields(CausalLMOutputWithPast)} else "past_key_values"
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 class SRUppCache(Cache):
@@ -44,9 +45,6 @@ class SRUppCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.seen
 
-    def get_max_length(self, layer_idx: Optional[int] = None) -> int:
-        return -1
-
     def crop(self, *args: Any) -> None:
         raise NotImplementedError("a recurrence cannot go back: its state before is not kept")
 
@@ -58,161 +56,97 @@ class SRUppCache(Cache):
 
 @dataclasses.dataclass
 class EncoderOutput(BaseModelOutput):
-    """last_hidden_state (B, S, d), and padding_mask: bool (B, S), True at padding, or None."""
+    """last_hidden_state (B, S, d), and mask (B, S), 0 at padding."""
 
-    padding_mask: Optional[Tensor] = None
-
-    def states(self, beam: int = 1) -> Tuple[Tensor, Optional[Tensor]]:
-        """(S, B / g, d) and the mask (S, B / g) or None, where g = beam rows next to each other are equal."""
-        return self.last_hidden_state[::beam].transpose(0, 1), _length_first(self.padding_mask, beam)
+    mask: Optional[Tensor] = None
 
 
-class SRUppEncoder(nn.Module):
-    """Embedding and a stack that attends in full."""
+class SRUppEncoder(Encoder):
+    """The encoder, as transformers' generate calls it."""
 
     main_input_name = "input_ids"
-
-    def __init__(self, config: SRUppTransformerConfig):
-        super().__init__()
-        self.config = config
-        symbols = config.vocab_size if config.source_vocab_size is None else config.source_vocab_size
-        self.embed_tokens = build_embedding(symbols, embed_dim(config), config.pad_token_id)
-        self.stack = build_stack(
-            config,
-            config.encoder_layers,
-            input_size=embed_dim(config),
-            causal=False,
-            bidirectional=not config.encoder_unidirectional,
-        )
 
     def forward(self, input_ids: Tensor, attention_mask: Optional[Tensor] = None, **kwargs: Any) -> EncoderOutput:
-        """Encode sentences (B, S), padded on either side where attention_mask (B, S) is 0 (default: at padding tokens)."""
-        padding = input_ids.eq(self.config.pad_token_id) if attention_mask is None else attention_mask.eq(0)
-        padding = padding if padding.any() else None
-        x = scaled(self.embed_tokens(input_ids.t()), self.config.embed_scale)
-        x = F.dropout(x, embed_dropout(self.config), self.training)
-        x = F.dropout(self.stack(x, padding_mask=_length_first(padding)), self.config.dropout, self.training)
-        return EncoderOutput(last_hidden_state=x.transpose(0, 1), padding_mask=padding)
+        """Encode sentences (B, S), padded on either side where attention_mask (B, S) is 0 (default: at padding)."""
+        mask = input_ids.ne(self.padding_idx) if attention_mask is None else attention_mask
+        x = self.encode(self.scaled(self.embed_tokens(input_ids.t())), _padding(mask))
+        return EncoderOutput(last_hidden_state=x.transpose(0, 1), mask=mask)
 
 
-class SRUppDecoder(nn.Module):
-    """A causal stack between embedding and output layer, which are as `build_embeddings` gives them."""
-
-    def __init__(self, config: SRUppConfig, layers: int, embed_tokens: nn.Module, input_size: int, output: nn.Module):
-        super().__init__()
-        self.config = config
-        self.stack = build_stack(config, layers, input_size=input_size)
-        self.embed_tokens = embed_tokens
-        self.output_norm = nn.LayerNorm(config.hidden_size) if config.output_norm else nn.Identity()
-        adaptive = isinstance(output, AdaptiveSoftmax)
-        self.adaptive_softmax = output if adaptive else None
-        self.output = None if adaptive else output
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        padding: Optional[Tensor],
-        cache: Optional[SRUppCache],
-        source: Optional[EncoderOutput] = None,
-    ) -> Tensor:
-        """Features (B, L, d) of tokens (B, L) that follow what the cache has read, which then has read them too; padding is
-        bool (B, L) or None, source that of each row, which a cache needs once."""
-        x = scaled(self.embed_tokens(input_ids.t()), self.config.embed_scale)
-        x = F.dropout(x, embed_dropout(self.config), self.training)
-        padding = _length_first(padding)
-        window = None if self.training else getattr(self.config, "mem_len", None)
-        if cache is None and window is None:
-            context = {}
-            if source is not None:
-                context["source"], context["source_padding_mask"] = source.states()
-            features = self.stack(x, padding_mask=padding, **context)
-        else:
-            cache = SRUppCache() if cache is None else cache
-            if cache.state is None:
-                cache.state = self._begin(input_ids.size(0), cache.beam, source)
-            features, cache.state = self.stack.forward_decoding(x, cache.state, window=window, padding_mask=padding)
-            cache.seen += input_ids.size(1)
-        return F.dropout(self.output_norm(features).transpose(0, 1), self.config.dropout, self.training)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Scores (B, L, V) of features (B, L, d); log-probabilities with an adaptive softmax."""
-        if self.output is None:
-            return self.adaptive_softmax.get_log_prob(features, None)
-        return self.output(features)
-
-    def _begin(self, rows: int, beam: int, source: Optional[EncoderOutput]) -> DecodingState:
-        beam = beam if rows % beam == 0 else 1
-        if source is None:
-            return self.stack.begin_decoding(rows // beam, beam)
-        source, padding = source.states(beam)
-        return self.stack.begin_decoding(rows // beam, beam, source=source, source_padding_mask=padding)
-
-
-class SRUppPreTrainedModel(PreTrainedModel):
+class SRUppPreTrainedModel(RunsInInt8, PreTrainedModel):
     """What both models answer transformers."""
 
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    _in_int8 = False
     _is_stateful = True  # nothing that was read can be taken back
-    _no_split_modules = ["SRUppLayer"]
 
-    def _tie(self) -> None:
-        """Tell transformers which parameters are the same: all names but the first of each."""
-        first: Dict[Tensor, str] = {}
-        for name, parameter in self.named_parameters(remove_duplicate=False):
-            first.setdefault(parameter, name)
-        everything = self.named_parameters(remove_duplicate=False)
-        self._tied_weights_keys = {name: first[each] for name, each in everything if first[each] != name}
+    def post_init(self) -> None:
+        """Also tell transformers which parameters are the same: all names but the first of each."""
+        first = {parameter: name for name, parameter in self.named_parameters()}
+        every = self.named_parameters(remove_duplicate=False)
+        self._tied_weights_keys = {name: first[each] for name, each in every if first[each] != name}
+        super().post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Modules initialise themselves when they are built."""
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.decoder.embed_tokens = value
-
-    def get_output_embeddings(self) -> Optional[nn.Module]:
-        return None if self.decoder.output is None else self.decoder.output.linear
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs: Dict, *args: Any, **kwargs: Any) -> None:
         if model_kwargs.get(CACHE) is None and generation_config.use_cache is not False:
             model_kwargs[CACHE] = SRUppCache(generation_config.num_beams or 1)
 
+    def _features(
+        self, ids: Tensor, mask: Optional[Tensor], cache: Optional[SRUppCache], source: Optional[EncoderOutput] = None
+    ) -> Tensor:
+        """Features (B, L, d) of tokens ids (B, L) that follow what the cache has read, which then has read them too.
+
+        mask: (B, any), its last L 0 at padding. source: of the B rows; a cache needs it once.
+        """
+        stack, x, padding = self.decoder.stack, self.decoder.embed(ids), _padding(mask, ids.size(1))
+        window = None if self.training else getattr(self.config, "mem_len", None)
+        cache = SRUppCache() if cache is None and window is not None else cache
+        beam = 1 if cache is None or len(ids) % cache.beam else cache.beam
+        context: Dict[str, Optional[Tensor]] = {}
+        if source is not None and (cache is None or cache.state is None):
+            context["source"] = source.last_hidden_state[::beam].transpose(0, 1)
+            context["source_padding_mask"] = _padding(source.mask, beam=beam)
+        if cache is None:
+            return self.decoder.features(stack(x, padding, **context))
+        if cache.state is None:
+            cache.state = stack.begin_decoding(len(ids) // beam, beam, **context)
+        h, cache.state = stack.forward_decoding(x, cache.state, window=window, padding_mask=padding)
+        cache.seen += ids.size(1)
+        return self.decoder.features(h)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """Scores (B, L, V) of features (B, L, d); log-probabilities with an adaptive softmax."""
+        output = self.decoder.output
+        return self.decoder.log_probs(features) if output is None else output(features)
+
     @classmethod
-    def from_pretrained(cls, name: str, *args: Any, config: Any = None, **kwargs: Any) -> "SRUppPreTrainedModel":
-        """As of PreTrainedModel, from safetensors alone; with int8=True for generation and evaluation in int8, on a CPU.
+    def from_pretrained(
+        cls, name: str, *args: Any, config: Any = None, int8: bool = False, **kwargs: Any
+    ) -> "SRUppPreTrainedModel":
+        """As of PreTrainedModel, from safetensors alone; with int8 for generation and evaluation in int8, on a CPU.
 
         Raises:
             ValueError: in one line, where the tensors in a folder are damaged, or none of the model of its config.json.
         """
-        kwargs["use_safetensors"], in_int8 = True, kwargs.pop("int8", False)
         if os.path.isdir(name) and not kwargs.get("ignore_mismatched_sizes"):
             try:
-                cls._check(config if isinstance(config, cls.config_class) else cls.config_class.from_pretrained(name), name)
+                known = isinstance(config, cls.config_class)
+                cls._check(config if known else cls.config_class.from_pretrained(name), name)
             except (SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        model = super().from_pretrained(name, *args, config=config, **kwargs)
-        if in_int8:
-            int8.quantize(model)
-            model._in_int8 = True
-        return model
-
-    def train(self, mode: bool = True) -> "SRUppPreTrainedModel":
-        if mode and self._in_int8:
-            raise ValueError("a model in int8 is for generation and evaluation: training needs the weights themselves")
-        return super().train(mode)
+        model = super().from_pretrained(name, *args, config=config, **{**kwargs, "use_safetensors": True})
+        model.int8 = int8
+        return model.eval()
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        if self._in_int8:
+        if self.int8:
             raise ValueError("a model in int8 cannot be saved: it has its weights no more")
         super().save_pretrained(*args, **kwargs)
 
     @classmethod
     def _check(cls, config: SRUppConfig, folder: str) -> None:
-        """Compares the names and shapes of the tensors in a folder with those of the model, before anything takes memory."""
+        """Compares names and shapes of a folder's tensors with those of the model, before anything takes memory."""
         shapes: Dict[str, Tuple[int, ...]] = {}
         for path in glob.glob(os.path.join(glob.escape(folder), "model*.safetensors")):
             try:
@@ -226,8 +160,7 @@ class SRUppPreTrainedModel(PreTrainedModel):
             raise ValueError(f"config.json tells of more layers than {len(shapes)} tensors can make")
         with torch.device("meta"):
             model = cls(config)
-        tied = model._tied_weights_keys
-        expected = {key: tuple(each.shape) for key, each in model.state_dict().items() if key not in tied}
+        expected = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
         for key in sorted(expected.keys() | shapes.keys()):
             if shapes.get(key) != expected.get(key):
                 there, here = shapes.get(key, "not there"), expected.get(key, "not there")
@@ -241,12 +174,11 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SRUppLMConfig):
         super().__init__(config)
-        check_options(config, config.layers)
         parts = build_embeddings(config, config.vocab_size, config.output_vocab_size, padding_idx=config.pad_token_id)
-        self.decoder = SRUppDecoder(config, config.layers, *parts)
-        self._tie()
+        self.decoder = Decoder(config, config.layers, parts)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -256,7 +188,6 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         use_cache: Optional[bool] = None,
         logits_to_keep: int = 0,
         past_key_values: Optional[SRUppCache] = None,
-        return_dict: bool = True,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Scores of the next token at each position.
@@ -272,17 +203,13 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         Returns:
             loss, logits (B, L, V) and cache.
         """
-        cache = past_key_values if cache is None else cache
-        if cache is None and use_cache:
-            cache = SRUppCache()
-        features = self.decoder(input_ids, _padding(attention_mask, input_ids.size(1), cache), cache)
-        logits = self.decoder.logits(features[:, -logits_to_keep:])
+        cache = cache or past_key_values or (SRUppCache() if use_cache else None)
+        logits = self._logits(self._features(input_ids, attention_mask, cache)[:, -logits_to_keep:])
         loss = None
         if labels is not None:
             labels = labels.masked_fill(labels >= logits.size(-1), self.config.unk_token_id)
             loss = self.loss_function(logits, labels, vocab_size=logits.size(-1), **kwargs)
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
-        return output if return_dict else output.to_tuple()
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
 
     @torch.no_grad()
     def score(
@@ -296,19 +223,14 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
             segment: how many tokens are read at a time. The result does not depend on it.
 
         Returns:
-            Log-probabilities (B, N - 1), fp32, of input_ids[:, 1:], and the cache, which has read all tokens but the last.
+            Log-probabilities (B, N - 1), fp32, of input_ids[:, 1:], and the cache, which has read all but the last.
         """
         cache = SRUppCache() if cache is None else cache
         scores = [torch.zeros(input_ids.size(0), 0, device=input_ids.device)]
         words = self.config.output_vocab_size or self.config.vocab_size
         target = input_ids[:, 1:].masked_fill(input_ids[:, 1:] >= words, self.config.unk_token_id)
         for tokens, following in zip(input_ids[:, :-1].split(segment, 1), target.split(segment, 1)):
-            features = self.decoder(tokens, None, cache)
-            if self.decoder.output is None:
-                scores.append(self.decoder.adaptive_softmax.log_probs_of(features, following))
-            else:
-                every = self.decoder.logits(features).float().log_softmax(-1)
-                scores.append(every.gather(-1, following.unsqueeze(-1)).squeeze(-1))
+            scores.append(self.decoder.log_probs(self._features(tokens, None, cache), following))
         return torch.cat(scores, 1), cache
 
 
@@ -319,38 +241,30 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SRUppTransformerConfig):
         super().__init__(config)
-        check_options(config, config.encoder_layers, config.decoder_layers)
-        self.encoder = SRUppEncoder(config)
-        embedding = self.encoder.embed_tokens
-        if not config.share_all_embeddings:
-            embedding = build_embedding(config.vocab_size, embed_dim(config), config.pad_token_id)
-        tied = config.share_decoder_input_output_embed or config.share_all_embeddings
-        output = OutputLayer(config.hidden_size, symbols=config.vocab_size, embedding=embedding if tied else None)
-        self.decoder = SRUppDecoder(config, config.decoder_layers, embedding, embed_dim(config), output)
-        self._tie()
+        self.encoder = SRUppEncoder(config, config.source_vocab_size or config.vocab_size, config.pad_token_id)
+        shared = self.encoder.embed_tokens if config.share_all_embeddings else None
+        parts = build_target_embeddings(config, config.vocab_size, config.pad_token_id, shared)
+        self.decoder = Decoder(config, config.decoder_layers, parts)
         self.post_init()
-
-    def get_encoder(self, *args: Any, **kwargs: Any) -> SRUppEncoder:
-        return self.encoder
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """The tokens (B, L) before each of labels (B, L), whose -100 are padding."""
         labels = labels.masked_fill(labels == -100, self.config.pad_token_id)
         return torch.cat((torch.full_like(labels[:, :1], self.config.decoder_start_token_id), labels[:, :-1]), 1)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Optional[Tensor] = None,
         attention_mask: Optional[Tensor] = None,
         decoder_input_ids: Optional[Tensor] = None,
         decoder_attention_mask: Optional[Tensor] = None,
-        encoder_outputs: Optional[EncoderOutput] = None,
+        encoder_outputs: Optional[BaseModelOutput] = None,
         cache: Optional[SRUppCache] = None,
         labels: Optional[Tensor] = None,
         use_cache: Optional[bool] = None,
         logits_to_keep: int = 0,
         past_key_values: Optional[SRUppCache] = None,
-        return_dict: bool = True,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Scores (B, L, V) of the next target token at each position, as of SRUppForCausalLM.
@@ -360,60 +274,43 @@ class SRUppForSeq2SeqLM(SRUppPreTrainedModel, GenerationMixin):
             decoder_input_ids, decoder_attention_mask: the target (B, L) so far, by default made of labels.
             labels: (B, L), -100 at padding.
         """
-        cache = past_key_values if cache is None else cache
-        if cache is None and use_cache:
-            cache = SRUppCache()
+        cache = cache or past_key_values or (SRUppCache() if use_cache else None)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
         elif not isinstance(encoder_outputs, EncoderOutput):
-            padding = None if attention_mask is None else attention_mask.eq(0)
-            encoder_outputs = EncoderOutput(last_hidden_state=encoder_outputs[0], padding_mask=padding)
+            encoder_outputs = EncoderOutput(last_hidden_state=encoder_outputs[0], mask=attention_mask)
         if decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        padding = _padding(decoder_attention_mask, decoder_input_ids.size(1), cache)
         if decoder_attention_mask is None and cache is None:
-            padding = decoder_input_ids.eq(self.config.pad_token_id)
-        features = self.decoder(decoder_input_ids, padding, cache, encoder_outputs)
-        logits = self.decoder.logits(features[:, -logits_to_keep:])
+            decoder_attention_mask = decoder_input_ids.ne(self.config.pad_token_id)
+        features = self._features(decoder_input_ids, decoder_attention_mask, cache, encoder_outputs)
+        logits = self._logits(features[:, -logits_to_keep:])
         loss = None
         if labels is not None:  # label i is what follows decoder_input_ids up to i
             loss = self.loss_function(logits, None, vocab_size=logits.size(-1), shift_labels=labels, **kwargs)
-        output = Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
-            **{CACHE: cache},
-        )
-        return output if return_dict else output.to_tuple()
+        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=encoder_outputs[0], **{CACHE: cache})
 
     def _get_logits_processor(self, generation_config, *args: Any, **kwargs: Any):
+        """Also: the last token that may be is the end of the sentence, for what it costs, as in fairseq."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
-        if generation_config.max_length and generation_config.eos_token_id is not None:
-            processors.append(_EndAtLimit(generation_config.max_length, generation_config.eos_token_id))
+        limit, eos = generation_config.max_length, generation_config.eos_token_id
+
+        def end_at_limit(input_ids: Tensor, scores: Tensor) -> Tensor:
+            if input_ids.size(1) < limit - 1:
+                return scores
+            ended = torch.full_like(scores, float("-inf"))
+            ended[:, eos] = scores[:, eos]
+            return ended
+
+        if limit and eos is not None:
+            processors.append(end_at_limit)
         return processors
 
 
-class _EndAtLimit(LogitsProcessor):
-    """The last token that may be is the end of the sentence, for what it costs, as in fairseq."""
-
-    def __init__(self, max_length: int, eos: Any):
-        self.max_length, self.eos = max_length, eos
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if input_ids.size(1) < self.max_length - 1:
-            return scores
-        ended = torch.full_like(scores, float("-inf"))
-        ended[:, self.eos] = scores[:, self.eos]
-        return ended
-
-
-def _length_first(mask: Optional[Tensor], beam: int = 1) -> Optional[Tensor]:
-    return None if mask is None else mask[::beam].t().contiguous()
-
-
-def _padding(attention_mask: Optional[Tensor], length: int, cache: Optional[SRUppCache]) -> Optional[Tensor]:
-    """Bool (B, L), True at padding, of the last L = length positions of a mask; None where nothing is padded."""
-    if attention_mask is None or (cache is not None and cache.seen > 0 and length == 1):  # what is generated is no padding
+def _padding(mask: Optional[Tensor], length: int = 0, beam: int = 1) -> Optional[Tensor]:
+    """Bool (L, B / g), True at padding, of the last L = length positions (0: all) of a mask (B, any), where g = beam
+    rows next to each other are equal; None where nothing is padded."""
+    if mask is None:
         return None
-    padding = attention_mask[:, -length:].eq(0)
-    return padding if padding.any() else None
+    padding = mask[::beam, -length:].eq(0)
+    return padding.t().contiguous() if padding.any() else None

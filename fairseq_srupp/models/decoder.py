@@ -3,16 +3,14 @@
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from ..compat.host_copies import host_copy
-from ..modules import AdaptiveSoftmax, DecodingState
-from ..modules.embedding import scaled
-from ..modules.options import embed_dropout
-from .config import SRUppConfig, build_stack
+from ..modules import DecodingState
+from ..modules.encoder_decoder import Decoder
+from .config import SRUppConfig
 
 Extras = Dict[str, List[Optional[Tensor]]]
 """What fairseq's decoders return beside scores."""
@@ -21,44 +19,20 @@ NO_LIMIT = 10**6
 """Length of sequences that fairseq's default stands for, as a whole number: scripted searches count with it."""
 
 
-class StackDecoder(FairseqIncrementalDecoder):
+class StackDecoder(Decoder, FairseqIncrementalDecoder):
     """A causal stack between embedding and output layer.
 
     Args:
         cfg: options.
         dictionary: of input and output.
         layers: how many.
-        embed_tokens: words (...) to embeddings (..., input_size).
-        input_size: of the embeddings.
-        output: features (..., d) to scores (..., V), or an adaptive softmax: then `forward` returns features, and
-            criterion `adaptive_loss` and `get_normalized_probs` go on from there.
+        parts: see `Decoder`. With an adaptive softmax `forward` returns features, and criterion `adaptive_loss` and
+            `get_normalized_probs` go on from there.
     """
 
-    def __init__(
-        self,
-        cfg: SRUppConfig,
-        dictionary: Dictionary,
-        layers: int,
-        *,
-        embed_tokens: nn.Module,
-        input_size: int,
-        output: nn.Module,
-    ):
-        super().__init__(dictionary)
+    def __init__(self, cfg: SRUppConfig, dictionary: Dictionary, layers: int, parts: Tuple[nn.Module, int, nn.Module]):
+        super().__init__(cfg, layers, parts, dictionary)
         self.padding_idx = dictionary.pad()
-        self.stack = build_stack(cfg, layers, input_size=input_size)
-        self.embed_tokens = embed_tokens
-        self.embed_scale = cfg.embed_scale
-        self.output_norm = nn.LayerNorm(cfg.hidden_size) if cfg.output_norm else nn.Identity()
-        adaptive = isinstance(output, AdaptiveSoftmax)
-        self.adaptive_softmax = output if adaptive else None
-        self.output = None if adaptive else output
-        self.embed_dropout = embed_dropout(cfg)
-        self.output_dropout = cfg.dropout
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, L) to embeddings (L, B, e)."""
-        return F.dropout(scaled(self.embed_tokens(tokens.t()), self.embed_scale), self.embed_dropout, self.training)
 
     def scores(
         self,
@@ -68,7 +42,7 @@ class StackDecoder(FairseqIncrementalDecoder):
         alignment: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Extras]:
         """The stack's output (L, B, d) to what fairseq expects: scores (B, L, V) or features (B, L, d), and extras."""
-        features = F.dropout(self.output_norm(features).transpose(0, 1), self.output_dropout, self.training)
+        features = self.features(features)
         extra: Extras = {"attn": [alignment]}
         if inner_states is not None:
             states: List[Optional[Tensor]] = []

@@ -9,14 +9,13 @@ import sys
 from fairseq.models import BaseFairseqModel
 
 from ..compat.errors import UserError, user_errors
-from ..modules import SRUppStack, int8
+from ..modules import SRUppStack
+from ..modules.int8 import RunsInInt8
 
 
-class RunAsAsked(BaseFairseqModel):
+class RunAsAsked(RunsInInt8, BaseFairseqModel):
     """A model whose stacks, if they are compiled, are so in training and in the validation that belongs to it: who only loads
     it needs no compiler. In int8 (the option of the model) or bf16 (fairseq's --bf16) it is in generation and evaluation alone."""
-
-    int8 = False
 
     def train(self, mode: bool = True):
         """In evaluation too, which all of fairseq's commands ask for, the model is brought into int8.
@@ -24,14 +23,10 @@ class RunAsAsked(BaseFairseqModel):
         Raises:
             UserError: training in int8, int8 elsewhere than on a CPU, or --compile without a compiler.
         """
-        if mode and self.int8:
-            raise UserError("int8 is for generation and evaluation: training needs the weights themselves")
-        if self.int8 and not any(isinstance(module, int8.Int8Linear) for module in self.modules()):
-            with user_errors(ValueError):
-                int8.quantize(self.float())  # --fp16 has made halves of it
         if mode and any(stack.compiled for stack in self._stacks()):
             check_compiler()
-        return super().train(mode)
+        with user_errors(ValueError):
+            return super().train(mode)
 
     def make_generation_fast_(self, **kwargs) -> None:
         """fairseq calls this before evaluation and generation, which are over before compiling has paid."""

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from ..compat.errors import UserError, user_errors
 from ..modules.lm_embedding import build_embeddings
-from .config import SRUppConfig, check_options
+from ..modules.options import LanguageModelOptions
+from .config import SRUppConfig, same
 from .decoder import Extras, StackDecoder, padding_mask
 from .running import RunAsAsked
 from .stream_states import SegmentKey, StreamStates
 
 
 @dataclass
-class SRUppLanguageModelConfig(SRUppConfig):
+class SRUppLanguageModelConfig(SRUppConfig, LanguageModelOptions):
     """Options of --arch srupp_lm."""
 
-    layers: int = field(default=10, metadata={"help": "number of layers"})
     mem_len: int = field(
         default=II("task.tokens_per_sample"),
         metadata={
@@ -30,39 +30,7 @@ class SRUppLanguageModelConfig(SRUppConfig):
             "attends to itself alone); of streams, with --task language_modeling a position always sees all before it"
         },
     )
-    embed_init: ChoiceEnum(["dimension", "vocabulary"]) = field(
-        default="dimension",
-        metadata={
-            "help": "from what embeddings and output start: U(+-sqrt(3/d)), or U(+-sqrt(3/V)), V the symbols of the "
-            "dictionary but for fairseq's four, as the author's script for the small model of enwik8 does"
-        },
-    )
-    adaptive_input: bool = field(
-        default=False, metadata={"help": "embeddings that are narrower for rarer words, --embed-dim for the first band"}
-    )
-    adaptive_input_cutoff: Optional[str] = field(
-        default=None,
-        metadata={"help": "where the bands end, e.g. 20000,60000 (default: --adaptive-softmax-cutoff)"},
-    )
-    adaptive_input_factor: float = field(
-        default=4, metadata={"help": "by which each band is narrower than the one before"}
-    )
-    adaptive_input_dropout: Optional[float] = field(
-        default=None, metadata={"help": "dropout of adaptive embeddings, before their projection (default: --dropout)"}
-    )
-    adaptive_softmax_cutoff: Optional[str] = field(
-        default=None, metadata={"help": "adaptive softmax with these bands; needs --criterion adaptive_loss"}
-    )
-    adaptive_softmax_factor: float = field(
-        default=4, metadata={"help": "by which each band is narrower than the one before"}
-    )
-    adaptive_softmax_dropout: Optional[float] = field(
-        default=None, metadata={"help": "dropout within the adaptive softmax, after its projections (default: --dropout)"}
-    )
-    tie_adaptive_weights: bool = field(
-        default=False, metadata={"help": "adaptive input and softmax share embeddings"}
-    )
-    tie_adaptive_proj: bool = field(default=False, metadata={"help": "adaptive input and softmax share projections"})
+    embed_init: ChoiceEnum(["dimension", "vocabulary"]) = same(LanguageModelOptions, "embed_init")
 
 
 class SRUppLanguageModelDecoder(StackDecoder):
@@ -85,15 +53,10 @@ class SRUppLanguageModelDecoder(StackDecoder):
     ):
         if not isinstance(cfg.mem_len, int) or cfg.mem_len < 0:
             raise UserError(f"--mem-len must be a whole number, at least 0, not {cfg.mem_len}")
-        check_options(cfg, cfg.layers)
         words = input_dictionary or dictionary
         with user_errors(ValueError):
-            embed_tokens, input_size, output = build_embeddings(
-                cfg, len(words), len(dictionary), padding_idx=words.pad(), special=words.nspecial
-            )
-        super().__init__(
-            cfg, dictionary, cfg.layers, embed_tokens=embed_tokens, input_size=input_size, output=output
-        )
+            parts = build_embeddings(cfg, len(words), len(dictionary), padding_idx=words.pad(), special=words.nspecial)
+            super().__init__(cfg, dictionary, cfg.layers, parts)
         self.mem_len = cfg.mem_len
         self.decoding_window = decoding_window
         memories = [layer.attention and cfg.mem_len > 0 for layer in self.stack.layers]

@@ -1,10 +1,9 @@
 """SRU++ encoder-decoder: each decoder layer attends over concatenated source and target states (appendix B)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models import (
     FairseqEncoder,
@@ -14,11 +13,12 @@ from fairseq.models import (
 )
 from torch import Tensor, nn
 
-from ..compat.errors import UserError
+from ..compat.errors import UserError, user_errors
 from ..modules import DecodingState
-from ..modules.embedding import OutputLayer, build_embedding, scaled
-from ..modules.options import embed_dim, embed_dropout
-from .config import SRUppConfig, build_stack, check_options
+from ..modules.embedding import build_target_embeddings
+from ..modules.encoder_decoder import Encoder
+from ..modules.options import EncoderDecoderOptions
+from .config import SRUppConfig
 from .decoder import NO_LIMIT, Extras, StackDecoder, padding_mask
 from .running import RunAsAsked
 
@@ -26,17 +26,8 @@ EncoderOut = Dict[str, List[Tensor]]
 
 
 @dataclass
-class SRUppTransformerConfig(SRUppConfig):
+class SRUppTransformerConfig(SRUppConfig, EncoderDecoderOptions):
     """Options of --arch srupp_transformer."""
-
-    encoder_layers: int = field(default=6, metadata={"help": "number of encoder layers"})
-    decoder_layers: int = field(default=6, metadata={"help": "number of decoder layers"})
-    encoder_unidirectional: bool = field(
-        default=False, metadata={"help": "the encoder's recurrence runs forward only (default: half of d each way)"}
-    )
-    share_all_embeddings: bool = field(
-        default=False, metadata={"help": "one embedding for source, target and output; needs a joined dictionary"}
-    )
 
 
 class RetainsDropout(nn.Module):
@@ -53,7 +44,7 @@ class RetainsDropout(nn.Module):
         return super().train(mode or self.retain_dropout)
 
 
-class SRUppEncoder(RetainsDropout, FairseqEncoder):
+class SRUppEncoder(RetainsDropout, Encoder, FairseqEncoder):
     """Embedding and a stack that attends in full.
 
     Args:
@@ -62,19 +53,7 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
     """
 
     def __init__(self, cfg: SRUppTransformerConfig, dictionary: Dictionary):
-        super().__init__(dictionary)
-        self.padding_idx = dictionary.pad()
-        self.embed_tokens = build_embedding(len(dictionary), embed_dim(cfg), self.padding_idx)
-        self.stack = build_stack(
-            cfg,
-            cfg.encoder_layers,
-            input_size=embed_dim(cfg),
-            causal=False,
-            bidirectional=not cfg.encoder_unidirectional,
-        )
-        self.embed_scale = cfg.embed_scale
-        self.embed_dropout = embed_dropout(cfg)
-        self.output_dropout = cfg.dropout
+        super().__init__(cfg, len(dictionary), dictionary.pad(), dictionary)
 
     def forward(
         self,
@@ -103,14 +82,12 @@ class SRUppEncoder(RetainsDropout, FairseqEncoder):
         if token_embeddings is None:
             # Looked up in the stack's order: dropout draws in the order of memory, and the layers want it contiguous.
             token_embeddings = self.embed_tokens(src_tokens.t()).transpose(0, 1)
-        token_embeddings = scaled(token_embeddings, self.embed_scale)
-        x = F.dropout(token_embeddings.transpose(0, 1), self.embed_dropout, self.training)
+        token_embeddings = self.scaled(token_embeddings)
         states: List[Tensor] = []
+        inner_states: Optional[List[Tensor]] = None
         if return_all_hiddens:
-            x = self.stack(x, padding_mask=padding, inner_states=states)
-        else:
-            x = self.stack(x, padding_mask=padding)
-        x = F.dropout(x, self.output_dropout, self.training)
+            inner_states = states
+        x = self.encode(token_embeddings.transpose(0, 1), padding, inner_states)
         mask = src_tokens.eq(self.padding_idx)  # tasks of fairseq expect it, padding or not
         source_padding: List[Tensor] = []
         if padding is not None:
@@ -150,17 +127,8 @@ class SRUppTransformerDecoder(RetainsDropout, StackDecoder):
     """
 
     def __init__(self, cfg: SRUppTransformerConfig, dictionary: Dictionary, embed_tokens: Optional[nn.Embedding] = None):
-        if embed_tokens is None:
-            embed_tokens = build_embedding(len(dictionary), embed_dim(cfg), dictionary.pad())
-        shared = embed_tokens if cfg.share_decoder_input_output_embed else None
-        super().__init__(
-            cfg,
-            dictionary,
-            cfg.decoder_layers,
-            embed_tokens=embed_tokens,
-            input_size=embed_dim(cfg),
-            output=OutputLayer(cfg.hidden_size, symbols=len(dictionary), embedding=shared),
-        )
+        parts = build_target_embeddings(cfg, len(dictionary), dictionary.pad(), embed_tokens)
+        super().__init__(cfg, dictionary, cfg.decoder_layers, parts)
         self.need_alignment = False
 
     def forward(
@@ -313,15 +281,13 @@ class SRUppTransformer(RunAsAsked, FairseqEncoderDecoderModel):
     def build_model(cls, cfg: SRUppTransformerConfig, task) -> "SRUppTransformer":
         if cfg.no_attention or cfg.no_projection:
             raise UserError("srupp_transformer cannot do without attention: the decoder sees the source through it alone")
-        check_options(cfg, cfg.encoder_layers, cfg.decoder_layers)
         source, target = task.source_dictionary, task.target_dictionary
-        if cfg.share_all_embeddings:
-            if source != target:
-                raise UserError("--share-all-embeddings needs one dictionary for both sides (--joined-dictionary)")
-            cfg.share_decoder_input_output_embed = True
-        encoder = SRUppEncoder(cfg, source)
-        shared: Optional[nn.Embedding] = encoder.embed_tokens if cfg.share_all_embeddings else None
-        model = cls(encoder, SRUppTransformerDecoder(cfg, target, shared))
+        if cfg.share_all_embeddings and source != target:
+            raise UserError("--share-all-embeddings needs one dictionary for both sides (--joined-dictionary)")
+        with user_errors(ValueError):
+            encoder = SRUppEncoder(cfg, source)
+            decoder = SRUppTransformerDecoder(cfg, target, encoder.embed_tokens if cfg.share_all_embeddings else None)
+        model = cls(encoder, decoder)
         model.int8 = cfg.int8
         options = getattr(task, "cfg", None) or getattr(task, "args", None)  # criteria compare with given alignments
         model.decoder.need_alignment = bool(getattr(options, "load_alignments", False))

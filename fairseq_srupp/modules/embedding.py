@@ -1,9 +1,11 @@
 """Embeddings and output layers, with the paper's initialisation."""
 
 import math
-from typing import Optional
+from typing import Any, Optional, Tuple
 
 from torch import Tensor, nn
+
+from .options import check_options, embed_dim
 
 
 def build_embedding(symbols: int, dim: int, padding_idx: int, *, variance: Optional[float] = None) -> nn.Embedding:
@@ -12,10 +14,6 @@ def build_embedding(symbols: int, dim: int, padding_idx: int, *, variance: Optio
     _init_uniform(embedding.weight, variance)
     nn.init.zeros_(embedding.weight[padding_idx].detach())
     return embedding
-
-
-def scaled(embeddings: Tensor, scale: float) -> Tensor:
-    return embeddings if scale == 1 else scale * embeddings
 
 
 class OutputLayer(nn.Module):
@@ -51,6 +49,26 @@ class OutputLayer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear(features if self.proj is None else self.proj(features))
+
+
+def build_target_embeddings(
+    cfg: Any, symbols: int, padding_idx: int, shared: Optional[nn.Embedding] = None
+) -> Tuple[nn.Module, int, nn.Module]:
+    """What `build_embeddings` gives a language model, for the decoder of an encoder-decoder.
+
+    Args:
+        cfg: options, see options.py.
+        symbols, padding_idx: see build_embedding.
+        shared: the embedding to use instead of one of its own.
+
+    Raises:
+        ValueError: an option that is out of range.
+    """
+    check_options(cfg, cfg.decoder_layers)
+    embed_tokens = build_embedding(symbols, embed_dim(cfg), padding_idx) if shared is None else shared
+    tied = cfg.share_decoder_input_output_embed or cfg.share_all_embeddings
+    output = OutputLayer(cfg.hidden_size, symbols=symbols, embedding=embed_tokens if tied else None)
+    return embed_tokens, embed_dim(cfg), output
 
 
 def _init_uniform(weight: Tensor, variance: Optional[float]) -> None:

@@ -144,3 +144,20 @@ def quantize(model: nn.Module) -> None:
                 if child not in made:
                     made[child] = _KINDS[type(child)](child)
                 setattr(module, name, made[child])
+
+
+class RunsInInt8(nn.Module):
+    """A model that is brought into int8 when it is told to evaluate, if `int8` says so."""
+
+    int8 = False
+
+    def train(self, mode: bool = True) -> "RunsInInt8":
+        """
+        Raises:
+            ValueError: training in int8, or int8 elsewhere than on a CPU.
+        """
+        if mode and self.int8:
+            raise ValueError("int8 is for generation and evaluation: training needs the weights themselves")
+        if self.int8 and not any(isinstance(module, Int8Linear) for module in self.modules()):
+            quantize(self.float())  # --fp16 has made halves of it
+        return super().train(mode)

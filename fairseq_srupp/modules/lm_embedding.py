@@ -6,7 +6,7 @@ from torch import nn
 
 from .adaptive import AdaptiveInput, AdaptiveSoftmax, Bands, band_dims, band_embeddings, band_projections
 from .embedding import OutputLayer, build_embedding
-from .options import embed_dim
+from .options import check_options, embed_dim
 
 
 def build_embeddings(
@@ -22,9 +22,10 @@ def build_embeddings(
         special: how many words, the first ones, are none of the data.
 
     Raises:
-        ValueError: options that do not fit together, or cut-offs beyond the dictionary.
+        ValueError: options out of range or that do not fit together, or cut-offs beyond the dictionary.
     """
     outputs = words if outputs is None else outputs
+    check_options(cfg, cfg.layers)
     _check(cfg)
     _check_sizes(cfg, words, outputs, special)
     size = cfg.hidden_size

@@ -117,3 +117,19 @@ def test_bf16(awake, tmp_path, argv):
             found, expected = exported(text).logits, model(text, stream=("test", 1, 0))
     expected = model.get_normalized_probs(expected, True)
     torch.testing.assert_close(found.float().log_softmax(-1), expected, rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("argv", BF16.values(), ids=BF16)
+def test_int8_of_a_model_in_bf16(awake, tmp_path, argv):
+    """What int8 leaves as it is, norms and recurrence, is then in fp32: as of a folder with the same numbers in fp32."""
+    write_dictionaries(tmp_path)
+    _, _, path = checkpoint(tmp_path, awake, argv, lambda model: model.bfloat16().float())
+    auto, results = transformers.AutoModelForSeq2SeqLM if argv is TRANSLATION else transformers.AutoModelForCausalLM, []
+    for dtype in ("fp32", "bf16"):
+        run_export(path, tmp_path / dtype, "--dtype", dtype)
+        exported = auto.from_pretrained(tmp_path / dtype, int8=True)
+        text = {"decoder_input_ids": tokens(2, 9)} if argv is TRANSLATION else {}
+        with torch.no_grad():
+            results.append(exported(tokens(2, 9), **text).logits.log_softmax(-1))
+        assert {p.dtype for p in exported.parameters()} <= {torch.float32}
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-6)
