@@ -85,6 +85,7 @@ class Outputs {
     const ScalarType type = weight.scalar_type();
     const bool known = type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Char;
     check(known && weight.is_cpu() && weight.is_contiguous() && weight.dim() == 2 && weight.size(1) == inner, "a weight");
+    check(inner < 1 << 24, "the number of inputs");
     if (rows > kFewRows) {
       raw_ = workspace.multiply(input(weight, x, inner), weight);
     } else if (type == ScalarType::Float) {

@@ -83,8 +83,9 @@ SRUPP_TARGET SRUPP_INLINE float whole_numbers(const float* x, int64_t size, int6
     bits = magnitude > bits ? magnitude : bits;
   }
   const float largest = float_of(bits), one = largest / float(limit);
-  const bool usual = one > 0 && one < __builtin_inff();
-  const float factor = usual ? 1 / one : 0;
+  const float inverse = 1 / one;  // infinite where x is next to nothing
+  const bool usual = one < __builtin_inff() && inverse < __builtin_inff();
+  const float factor = usual ? inverse : 0;
   for (int64_t i = 0; i < size; ++i) whole[i] = usual ? Whole(__builtin_rintf(x[i] * factor)) : Whole(0);
   return usual ? one : largest * 0;
 }
@@ -102,7 +103,7 @@ SRUPP_TARGET SRUPP_INLINE void multiply_whole(const Int8* w, int64_t inner, cons
 template <>
 SRUPP_TARGET void multiply<Int8>(const Product<Int8>& p, int64_t first, int64_t last) {
   constexpr int64_t kPieceOfRows = 8;
-  const int64_t largest = 0x7fffffff / 127 / p.inner, limit = largest < 32767 ? largest : 32767;  // no sum reaches 2^31
+  const int64_t largest = 0x7fffffff / 128 / p.inner, limit = largest < 32767 ? largest : 32767;  // no sum reaches 2^31
   std::vector<short> whole(kPieceOfRows * p.inner);
   for (int64_t begin = 0; begin < p.rows; begin += kPieceOfRows) {
     const int64_t count = p.rows - begin < kPieceOfRows ? p.rows - begin : kPieceOfRows;

@@ -100,7 +100,8 @@ def translation(args, folder: str) -> "tuple[list[Case], dict[int, list[str]]]":
         models = [checkpoint_utils.load_model_ensemble([path], task=task)[0][0] for path in args.checkpoints]
         *ours, theirs = zip(models, names)
     else:
-        ours, theirs = [build(name, task, size) for name in ("srupp", "srupp-k2")], build("transformer", task, size)
+        names = ("srupp",) if args.tiny else ("srupp", "srupp-k2")
+        ours, theirs = [build(name, task, size) for name in names], build("transformer", task, size)
     batches = list(batches_of(pairs, "cpu", max_sentences=args.batch_size, first=args.sentences))
     middle = batches[len(batches) // 2 :][:1]
 

@@ -63,7 +63,6 @@ from torch import Tensor
 
 from .masks import AttentionMask, causal_mask
 from .state import KeyValueCache, LayerState, StackState
-from .step import StackStep
 
 
 class Beams(NamedTuple):
@@ -159,12 +158,10 @@ class DecodingState(NamedTuple):
     layers: the recurrent state c (B, d) of the rows, in the order of the cache, and for each layer that attends the
         cache of the G sentences, whose positions are the S of the source and then g for each step.
     beams: which of them are whose.
-    step: what runs all layers in one call on a CPU; None where the last step did not.
     """
 
     layers: StackState
     beams: Beams
-    step: Optional[StackStep] = None
 
     def last(self, window: Optional[int]) -> "DecodingState":
         """Only the last `window` steps; all of them for None. Not with a source."""
@@ -182,7 +179,8 @@ class DecodingState(NamedTuple):
         """Let row i continue what row order[i] has seen; order: int64 (B',).
 
         Where whole sentences are left out, no more sentences are copied than that, and this state is spent: its caches
-        went over to the new one. Where one sentence is continued as two, or rows leave its beam, all is copied.
+        went over to the new one. Where one sentence is continued as two, or rows leave its beam, all is copied. Where nothing
+        moves this state itself is returned.
         """
         asked, order, g = order, self.beams.rows(order), self.beams.size  # order: (B',), the cache's numbers of rows
         if order.numel() % g:

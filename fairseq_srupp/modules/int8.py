@@ -64,7 +64,8 @@ class Int8Linear(nn.Module):
         if x.numel() == 0:
             return x.new_empty(*x.shape[:-1], self.out_features)
         rows = x.numel() // x.size(-1)
-        if rows <= step.FEW_ROWS and step.available():  # where those of torch take longest for themselves
+        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if rows <= step.FEW_ROWS and step.available() and not traced:  # so few that torch's takes longest for itself
             y = step.linear(x.float().reshape(rows, -1).contiguous(), *self.rows())
             y = y if self.bias is None else y + self.bias
             return y.view(*x.shape[:-1], self.out_features).to(x.dtype)

@@ -13,7 +13,7 @@ from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
 from .state import LayerState, StackState, last_inputs, memory_length
-from .step import step_for
+from .step import StackStep, step_for
 
 
 class SRUppStack(nn.Module):
@@ -62,6 +62,7 @@ class SRUppStack(nn.Module):
         self.hidden_size = hidden_size
         self.highway_dropout = dropout
         self.compiled = compiled
+        self._step: Optional[StackStep] = None
         self.input_proj = None
         if input_size is not None and input_size != hidden_size:
             self.input_proj = nn.Linear(input_size, hidden_size, bias=False)
@@ -320,14 +321,15 @@ class SRUppStack(nn.Module):
         inner: Optional[List[Tensor]] = None if inner_states is None else []
         step = None
         if inner_states is None and padding_mask is None:
-            step = step_for(x, self.layers, self.training, state.step)
-        if step is not None:
+            step = step_for(x, self.layers, self.training, self._step)
+            self._step = step or self._step
+        if step is not None and step.weights is not None:
             x, ends = step(x, state.layers, mask, beams.slots.size(0))
         else:
             x, ends = self._run_cached(x, state.layers, mask, inner, beam=beams.size, padding_mask=padding_mask)
         if inner_states is not None:
             inner_states.extend(beams.outward(each, 1) for each in inner)
-        return beams.outward(x, 1), DecodingState(ends, beams, step).last(window)
+        return beams.outward(x, 1), DecodingState(ends, beams).last(window)
 
     def begin_decoding(
         self,

@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -53,14 +54,23 @@ def stack_of(awake, **options):
     return awake(SRUppStack(D, DA, 3, **options)).eval()
 
 
-def decoded(stack, x, state, orders=()):
+def stepped(stack, x, state, **kwargs):
+    """What forward_decoding returns, and whether the operator was called."""
+    calls, operator = [], step.decoding_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "decoding_step", lambda *args: calls.append(1) or operator(*args))
+        h, state = stack.forward_decoding(x, state, **kwargs)
+    return h, state, bool(calls)
+
+
+def decoded(stack, x, state, orders=(), **kwargs):
     """h (L, B, d) step by step; all by the operator."""
     results = []
     for t in range(x.size(0)):
         if t in orders:
             state = state.reorder(torch.tensor(orders[t]))
-        h, state = stack.forward_decoding(x[t : t + 1], state)
-        assert state.step is not None
+        h, state, called = stepped(stack, x[t : t + 1], state, **kwargs)
+        assert called
         results.append(h)
     return torch.cat(results)
 
@@ -170,9 +180,9 @@ def test_when_it_is_not_taken(awake):
     stack, x = stack_of(awake), inputs(1, 2, D).float()
 
     def taken(x, **kwargs):
-        h, state = stack.forward_decoding(x, stack.begin_decoding(x.size(1)), **kwargs)
+        h, _, called = stepped(stack, x, stack.begin_decoding(x.size(1)), **kwargs)
         assert h.shape[:2] == x.shape[:2]
-        return state.step is not None
+        return called
 
     assert taken(x)
     assert not taken(x.expand(3, -1, -1))
@@ -191,8 +201,86 @@ def test_when_it_is_not_taken(awake):
     assert not stack.train() or not taken(x)
     stack.eval().double()
     assert not taken(x.double())
-    stack.float().layers[1].transform.in_proj = torch.nn.Sequential(stack.layers[1].transform.in_proj)
-    assert not taken(x)
+
+
+CHANGES = {
+    "a new matrix": lambda layer: setattr(layer.transform, "out_proj", torch.nn.Linear(DA, 3 * D, bias=False)),
+    "matrix in place": lambda layer: layer.transform.kv_proj.weight.mul_(1.5),
+    "bias in place": lambda layer: layer.bias.add_(1),
+    "alpha in place": lambda layer: layer.transform.alpha.add_(1),
+    "norm loaded": lambda layer: layer.transform.norm.load_state_dict({"weight": torch.rand(DA), "bias": torch.rand(DA)}),
+    # what the operator does not know
+    "bias of a matrix": lambda layer: setattr(layer.transform, "in_proj", torch.nn.Linear(D, DA)),
+    "module around a matrix": lambda layer: setattr(layer.transform, "in_proj", torch.nn.Sequential(layer.transform.in_proj)),
+    "other norm": lambda layer: setattr(layer.transform, "norm", torch.nn.RMSNorm(DA)),
+    "norm without bias": lambda layer: setattr(layer.transform, "norm", torch.nn.LayerNorm(DA, bias=False)),
+    "epsilon of a norm": lambda layer: setattr(layer.transform, "norm", torch.nn.LayerNorm(DA, eps=0.1)),
+    "forward of a matrix": lambda layer: setattr(layer.transform.out_proj, "forward", lambda z: z.new_ones(*z.shape[:-1], 3 * D)),
+    "hook": lambda layer: layer.transform.out_proj.register_forward_hook(lambda module, inputs, u: 2 * u),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_between_two_steps_counts(awake, monkeypatch, change):
+    """The next step is that of the layers as they are then."""
+    stack, x = stack_of(awake), inputs(2, 2, D).float()
+    _, state = stack.forward_decoding(x[:1], stack.begin_decoding(2))
+    CHANGES[change](stack.layers[1])
+    h, _ = stack.forward_decoding(x[1:], state)
+    monkeypatch.setattr(step, "available", lambda: False)
+    expected, _ = stack.forward_decoding(x[1:], state)
+    torch.testing.assert_close(h, expected, rtol=0, atol=1e-5)
+
+
+def test_a_state_may_go_to_another_stack_and_be_copied(awake):
+    """It holds no weights."""
+    stack, x = stack_of(awake), inputs(2, 2, D).float()
+    other = copy.deepcopy(stack)
+    other.layers[0].bias.add_(1)
+    _, state = stack.forward_decoding(x[:1], stack.begin_decoding(2))
+    expected = copy.deepcopy(other).forward_decoding(x[1:], copy.deepcopy(state))[0]
+    assert torch.equal(other.forward_decoding(x[1:], state)[0], expected)
+    assert not torch.equal(stack.forward_decoding(x[1:], state)[0], expected)
+    assert pickle.loads(pickle.dumps(stack))._step is None
+
+
+@pytest.mark.parametrize("options", NO_ATTENTION, ids=str)
+@pytest.mark.parametrize("beam", [1, 3])
+def test_layers_without_attention_after_a_padded_prompt(awake, options, beam):
+    """A mask of positions is of no use to them."""
+    stack, x = stack_of(awake, **options), inputs(6, 2 * beam, D).float()
+    padding = torch.zeros(3, 2 * beam, dtype=torch.bool)
+    padding[0, beam:] = True
+    _, state = stack.forward_decoding(x[:3], stack.begin_decoding(2, beam), padding_mask=padding)
+    short = decoded(stack, x[3:], state)
+    alone, _ = stack.forward_cached(x[1:, beam:])
+    torch.testing.assert_close(short[:, beam:], alone[2:], rtol=0, atol=1e-5)
+
+
+def test_a_window_that_gets_smaller(awake):
+    stack, x = stack_of(awake), inputs(6, 2, D).float()
+    _, state = stack.forward_decoding(x[:5], stack.begin_decoding(2))
+    h = decoded(stack, x[5:], state, window=2)
+    with torch.enable_grad():
+        expected, _ = stack.forward_decoding(x[5:], state, window=2)
+    torch.testing.assert_close(h, expected, rtol=0, atol=1e-5)
+
+
+def test_an_int8_product_can_be_traced():
+    """With torch's kernel, whose inputs have 7 bits."""
+    linear, x = int8.Int8Linear(torch.randn(8, 16)), torch.randn(3, 16)
+    traced = torch.jit.trace(linear, x, check_trace=False)
+    assert (traced(x) - linear(x)).norm() < 0.05 * linear(x).norm()
+
+
+@pytest.mark.parametrize("value", [1e-35, 1e-38, 1e-44])
+def test_next_to_nothing_in_int8(value):
+    assert step.linear(torch.full((1, 5), value), torch.ones(2, 5, dtype=torch.int8), torch.ones(2)).abs().max() <= 6 * value
+
+
+def test_the_smallest_number_of_int8():
+    weight = torch.full((1, 2000), -128, dtype=torch.int8)
+    assert_near(step.linear(torch.ones(1, 2000), weight, torch.ones(1)), torch.full((1, 1), -256000.0), 1e-3)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -201,8 +289,7 @@ def test_int8_without_the_instructions_for_it(awake, monkeypatch, rows):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     stack, x = stack_of(awake), inputs(1, rows, D).float()
     int8.quantize(stack)
-    _, state = stack.forward_decoding(x, stack.begin_decoding(rows))
-    assert (state.step is not None) == (rows <= step.FEW_ROWS)
+    assert stepped(stack, x, stack.begin_decoding(rows))[2] == (rows <= step.FEW_ROWS)
 
 
 def test_gradients_after_steps_without(awake):
