@@ -60,7 +60,7 @@ def slowest_kernels(work: Callable[[], object], device: str, count: int = 12) ->
     ]
 
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear_dynamic")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_int_mm", "linear_dynamic")
 KINDS = ("matrix products", "own kernels", "other operators", "Python")
 
 

@@ -66,7 +66,8 @@ def test_without_ctranslate2_one_line_says_how_to_get_it_and_the_rest_runs(tmp_p
             assert (sum(regions["encoder"].values()) > 0.01) == (row["part"] == "translation")
             assert (regions["decoder"]["own kernels"] > 0) == (row["by"] == "fairseq_srupp")
             products = {op["name"] for op in row["profile"]["operators"]} & {"quantized::linear_dynamic", "aten::mm"}
-            assert regions["decoder"]["matrix products"] > 0 and ("aten::mm" not in products or row["precision"] != "int8")
+            work = regions["decoder"]["matrix products"] + regions["decoder"]["own kernels"]  # of few rows all is in the latter
+            assert work > 0 and ("aten::mm" not in products or row["precision"] != "int8")
 
 
 @pytest.fixture(scope="module")
