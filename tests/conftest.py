@@ -25,6 +25,15 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture
+def poison():
+    """Fills uninitialised memory with NaN, so that what no kernel writes shows."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
 def awake():
     """A function that takes a module off its initial values: at alpha = 0 attention has no effect, so bugs in it have
     none either, and biases of 0 hide a missing bias."""

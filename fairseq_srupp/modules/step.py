@@ -113,7 +113,8 @@ class StackStep:
         for layer, (_, cache) in zip(self.layers, state):
             if layer.attention:
                 cache = KeyValueCache() if cache is None else cache
-                cache = cache.longer(none, (sentences, layer.transform.heads, beam, layer.transform.head_size))
+                heads, size = layer.transform.heads, layer.transform.kv_proj.out_features // 2
+                cache = cache.longer(none, (sentences, heads, beam, size // heads))
             caches.append(cache)
         positions = max((len(cache) for cache in caches if cache is not None), default=0)
         h, c = step.decoding_step(

@@ -111,7 +111,7 @@ class AttentionTransform(ProjectedTransform):
         super().__init__(hidden_size, attention_dim, dropout=dropout, attention_norm=attention_norm)
         if heads < 1 or attention_dim % heads:
             raise ValueError(f"attention_dim ({attention_dim}) must be a multiple of heads ({heads})")
-        self.heads, self.head_size = heads, attention_dim // heads
+        self.heads = heads
         self.attention_dropout = attention_dropout
         self.kv_proj = nn.Linear(attention_dim, 2 * attention_dim, bias=False)
         nn.init.xavier_uniform_(self.kv_proj.weight)

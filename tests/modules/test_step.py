@@ -34,15 +34,6 @@ needs_int8 = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this
 ROWS_IN_INT8 = [ROWS[0], pytest.param(ROWS[1], marks=needs_int8)]
 
 
-@pytest.fixture
-def poison():
-    """Fills uninitialised memory with NaN, so that what no kernel writes shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.fixture(autouse=True)
 def no_gradients():
     with torch.no_grad():
