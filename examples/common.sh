@@ -48,6 +48,14 @@ seconds() { awk -v n="$1" -v each="${2:-3600}" 'BEGIN { print n * each }'; }
 # logged LOG COMMAND...: its output goes on at the end of the log as well
 logged() { local log=$1; shift; "$@" 2>&1 | tee -a "$log"; }
 
+# train_on CORE DIR ARGUMENTS...: fairseq-train on one processor core, into DIR with its log, unless that has been done
+train_on() {
+  local log=$2/train.log
+  folder "$2"
+  grep -aqs 'done training in' "$log" || taskset -c "$1" fairseq-train "${@:3}" --save-dir "$2" >> "$log" 2>&1 ||
+    fail "training failed, see $log: $(reason "$log")"
+}
+
 # made_alike DIR SETTINGS WORDS: what is in DIR was made with the same SETTINGS; WORDS lead to them in the message
 made_alike() {
   local made

@@ -3,7 +3,8 @@
 # processor core each.
 #   compare.sh DATA OUT
 # DATA is what ../wiki103/prepare.sh made of WikiText-2. HOURS (default 0.75) is how long each trains; a first run of 60
-# updates tells how many updates that makes, which is the length of the learning rate's cosine.
+# updates tells how many updates that makes, which is the length of the learning rate's cosine. The same command again
+# leaves out what has been done.
 set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 [ $# -eq 2 ] && filled "$@" || usage
@@ -13,8 +14,11 @@ prepared "$data/dict.txt" "$data"/{train,valid,test}.{bin,idx}
 one_path "$data"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
+folder "$out"
+made_alike "$out" "HOURS=$hours" "has a comparison with"
+echo "HOURS=$hours" > "$out/settings"
 
-common=(--user-dir "$user_dir" --adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax-cutoff 4000,12000
+common=("$data" --user-dir "$user_dir" --adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax-cutoff 4000,12000
   --tie-adaptive-weights --tie-adaptive-proj --criterion adaptive_loss --ddp-backend legacy_ddp
   --cpu --bf16 --dropout 0.1 --clip-norm 1.0 --lr-scheduler cosine --warmup-updates 100
   --no-epoch-checkpoints --log-format simple --log-interval 50 --seed 1)
@@ -26,19 +30,11 @@ transformer_lm=(--task language_modeling --arch transformer_lm --decoder-layers 
   --decoder-normalize-before --attention-dropout 0.1 --tokens-per-sample 256 --sample-break-mode none --batch-size 8
   --optimizer adam --adam-betas '(0.9,0.98)' --lr 0.002 --weight-decay 0.01)
 
-# train CORE FOLDER OPTIONS...
-train() {
-  local core=$1 folder=$2; shift 2
-  folder "$folder"
-  taskset -c "$core" fairseq-train "$data" "${common[@]}" --save-dir "$folder" "$@" > "$folder/train.log" 2>&1 ||
-    fail "training failed, see $folder/train.log: $(reason "$folder/train.log")"
-}
-
 # both SUFFIX OUR_UPDATES THEIR_UPDATES OPTIONS...: at the same time; when one fails, the other is stopped
 both() {
   local suffix=$1 ours=$2 theirs=$3; shift 3
-  start train 0 "$out/srupp_lm$suffix" "${srupp_lm[@]}" --max-update "$ours" "$@"
-  start train 1 "$out/transformer_lm$suffix" "${transformer_lm[@]}" --max-update "$theirs" "$@"
+  start train_on 0 "$out/srupp_lm$suffix" "${common[@]}" "${srupp_lm[@]}" --max-update "$ours" "$@"
+  start train_on 1 "$out/transformer_lm$suffix" "${common[@]}" "${transformer_lm[@]}" --max-update "$theirs" "$@"
   wait -n && wait -n
 }
 

@@ -14,7 +14,12 @@ from ..compat.errors import UserError
 _NAME = "plot"
 _FORMATS = ("png", "svg")
 _TAGS = ("train_inner", "train", "valid")
-_AXES = {"updates": "updates", "tokens": "tokens (targets) trained on", "hours": "hours"}
+_AXES = {
+    "updates": "updates",
+    "tokens": "tokens (targets) trained on",
+    "hours": "hours",
+    "minutes": "minutes",
+}
 # bits: what one target costs. With label smoothing it is nll_loss, without it the loss itself.
 _BITS = ("nll_loss", "loss")
 _LABELS = {"loss": "loss", "ppl": "perplexity", "bits": "bits per token"}
@@ -50,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label", action="append", default=[], help="name of a run in the legend, once a run"
     )
+    parser.add_argument("--valid-only", action="store_true", help="leave the curves of training out")
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .svg")
 
 
@@ -67,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     paths = [_log_of(path) for path in args.runs]
     runs = [read_run(path, label) for path, label in zip(paths, args.label or _labels(paths))]
     curves = [curve for path, run in zip(paths, runs) for curve in _curves(run, path, args.metric, args.x)]
+    if args.valid_only:
+        curves = [curve for curve in curves if curve[1]]
+        if not curves:
+            _fail(f"no {args.metric} of a validation set in {', '.join(paths)}")
     picture = _draw(curves, args.metric, args.x, kind)
     try:
         with open(args.output, "wb") as file:
@@ -197,8 +207,8 @@ def _scale(train: List[Stats], x: str) -> Optional[Callable[[float], float]]:
     for stats in train:
         if x == "tokens" and "wpb" in stats:
             values.append(values[-1] + stats["wpb"] * (stats["num_updates"] - at[-1]))
-        elif x == "hours" and "hours" in stats:
-            values.append(stats["hours"])
+        elif x in ("hours", "minutes") and "hours" in stats:
+            values.append(stats["hours"] * (60 if x == "minutes" else 1))
         else:
             continue
         at.append(stats["num_updates"])

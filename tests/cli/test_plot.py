@@ -70,6 +70,8 @@ def test_both_formats_say_the_same(log, text):
         "r, train": ([0.01, 0.02], [152.22, 32]),
         "r, valid": ([pytest.approx(0.015)], [45.25]),
     }
+    minutes = curves(path, "ppl", "minutes")
+    assert minutes["r, train"][0] == pytest.approx([0.6, 1.2]) and minutes["r, valid"][0] == pytest.approx([0.9])
     assert curves(path, "lr", "updates") == {"r, train": ([10, 20], [0.001, 0.001])}
 
 
@@ -113,6 +115,15 @@ def test_picture_of_several_runs(log, tmp_path):
     output = tmp_path / "curves.png"
     assert draw(first, "--label", "mine", "--output", output) == 0
     assert output.read_bytes().startswith(b"\x89PNG") and output.stat().st_size > 5000
+
+
+def test_picture_of_validation_alone(log, tmp_path):
+    output = tmp_path / "curves.svg"
+    assert draw(log(SIMPLE), "--valid-only", "--output", output) == 0
+    texts = re.findall(r">([^<>\n]+)</text>", output.read_text())
+    assert [text for text in texts if "at the end" in text] == ["run, valid (5.75 at the end)"]
+    trained = log("".join(line for line in SIMPLE.splitlines(keepends=True) if "| valid" not in line))
+    assert f"no loss of a validation set in {trained}" in refused(trained, "--valid-only", "--output", output)
 
 
 @pytest.mark.parametrize("label", ["$x", "$x$", r"$\frac$", "_x"])
