@@ -13,12 +13,13 @@ PINS := $(VENV)/constraints.txt
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture sanitize bench-op bench gpu wheel again
+.PHONY: help setup demo test lint format torture sanitize bench-op bench gpu wheel again
 
 help:
 	@echo "make setup      install everything into $(VENV) (minutes the first time, nothing when it is there)"
 	@echo "make demo       train, evaluate and generate with a small model of each kind, 10 minutes"
 	@echo "make test       the whole test suite, up to 20 minutes"
+	@echo "make lint       ruff and clang-format say what they would change; make format changes it"
 	@echo "make torture    kills, damage, malicious files, calls of the op in large numbers, sized for 30 minutes; or TORTURE_MINUTES=5"
 	@echo "make sanitize   the tests of the op under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make bench-op   the recurrence against a copy of its bytes"
@@ -33,6 +34,17 @@ demo: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile tests  # two processes, one file in one of them
+
+SOURCES := csrc tests/ops/cuda_on_host
+lint: $(READY)
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/ruff format --quiet --check .
+	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+
+format: $(READY)
+	$(VENV)/bin/ruff check --quiet --fix .
+	$(VENV)/bin/ruff format --quiet .
+	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format -i
 
 TORTURE_MINUTES ?= 30
 torture: $(READY)

@@ -35,16 +35,14 @@ struct Call {
   OptionalTensor c0, mask, padding;
 
   Call(
-      const Tensor& u_in, const Tensor& x_in, const Tensor& weight_c_in, const Tensor& bias_in,
-      const OptionalTensor& c0_in, const OptionalTensor& mask_in, const OptionalTensor& padding_in,
-      bool bidirectional) {
+      const Tensor& u_in, const Tensor& x_in, const Tensor& weight_c_in, const Tensor& bias_in, const OptionalTensor& c0_in,
+      const OptionalTensor& mask_in, const OptionalTensor& padding_in, bool bidirectional) {
     STD_TORCH_CHECK(u_in.dim() == 4 && u_in.size(2) == 3, "u does not have the shape (L, B, 3, D)");
     length = u_in.size(0);
     batch = u_in.size(1);
     channels = u_in.size(3);
     directions = bidirectional ? 2 : 1;
-    STD_TORCH_CHECK(
-        channels % directions == 0, "u has an odd number of channels, bidirectional needs an even one");
+    STD_TORCH_CHECK(channels % directions == 0, "u has an odd number of channels, bidirectional needs an even one");
     dtype = u_in.scalar_type();
     state = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
     u = torch::stable::contiguous(u_in);
@@ -57,8 +55,7 @@ struct Call {
     padding = checked(padding_in, "padding_mask", {length, batch}, ScalarType::Bool);
   }
 
-  Tensor checked(
-      const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType type) const {
+  Tensor checked(const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType type) const {
     bool fits = tensor.is_cpu() == u.is_cpu() && tensor.get_device_index() == u.get_device_index() &&
                 tensor.scalar_type() == type && tensor.dim() == int64_t(shape.size());
     int64_t axis = 0;
@@ -68,8 +65,7 @@ struct Call {
   }
 
   OptionalTensor checked(
-      const OptionalTensor& tensor, const char* name, std::initializer_list<int64_t> shape,
-      ScalarType type) const {
+      const OptionalTensor& tensor, const char* name, std::initializer_list<int64_t> shape, ScalarType type) const {
     if (!tensor) return std::nullopt;
     return checked(*tensor, name, shape, type);
   }
@@ -93,9 +89,7 @@ struct Saved {
   Tensor c;
   OptionalTensor grad_h, grad_c_last;
 
-  Saved(
-      const Call& call, const Tensor& c_in, const OptionalTensor& grad_h_in,
-      const OptionalTensor& grad_c_last_in)
+  Saved(const Call& call, const Tensor& c_in, const OptionalTensor& grad_h_in, const OptionalTensor& grad_c_last_in)
       : c(call.checked(c_in, "c", {call.length, call.batch, call.channels}, call.dtype)),
         grad_h(call.checked(grad_h_in, "grad_h", {call.length, call.batch, call.channels}, call.dtype)),
         grad_c_last(call.checked(grad_c_last_in, "grad_c_last", {call.batch, call.channels}, call.state)) {}
@@ -114,9 +108,7 @@ struct BackwardResult {
         grad_c0(torch::stable::new_empty(call.x, {call.batch, call.channels}, call.state)),
         parts(torch::stable::new_empty(call.x, {call.batch, 4, call.channels}, call.state)) {}
 
-  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const {
-    return {grad_u, grad_x, grad_weight_c, grad_bias, grad_c0};
-  }
+  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> tuple() const { return {grad_u, grad_x, grad_weight_c, grad_bias, grad_c0}; }
 };
 
 }  // namespace srupp

@@ -250,8 +250,7 @@ SRUPP_INLINE Gradients<S> backward_step(Inputs<S> in, S c_before, Parameters<S> 
   const S grad_forget = grad_candidate * f * (c_before - in.candidate);
   const S grad_reset = by_reset * (S(1) - r) * (c - in.x);
   return {
-      grad_candidate, grad_forget, grad_reset, grad_h - by_reset,
-      by_forget + grad_forget * p.v_f + grad_reset * p.v_r,
+      grad_candidate, grad_forget, grad_reset, grad_h - by_reset, by_forget + grad_forget * p.v_f + grad_reset * p.v_r,
   };
 }
 

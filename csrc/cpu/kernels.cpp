@@ -127,9 +127,7 @@ template OutputKernels<float> output_kernels<float>();
 template OutputKernels<BFloat16> output_kernels<BFloat16>();
 template OutputKernels<int> output_kernels<int>();
 
-RowKernels row_kernels() {
-  return {SRUPP_CHOSEN(normalise), SRUPP_CHOSEN(quantise), SRUPP_CHOSEN(narrow)};
-}
+RowKernels row_kernels() { return {SRUPP_CHOSEN(normalise), SRUPP_CHOSEN(quantise), SRUPP_CHOSEN(narrow)}; }
 
 const char* instruction_set() {
   switch (level()) {

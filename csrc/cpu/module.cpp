@@ -7,15 +7,7 @@
 
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef definition = {
-      PyModuleDef_HEAD_INIT,
-      "_C",
-      "CPU kernels of the recurrence.",
-      -1,
-      nullptr,
-      nullptr,
-      nullptr,
-      nullptr,
-      nullptr};
+      PyModuleDef_HEAD_INIT, "_C", "CPU kernels of the recurrence.", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   PyObject* module = PyModule_Create(&definition);
   if (module && PyModule_AddStringConstant(module, "instruction_set", srupp::instruction_set()) < 0) {
     Py_DECREF(module);

@@ -25,8 +25,7 @@ inline void prepare_pages(void* address, size_t bytes) {
   const uintptr_t block = reinterpret_cast<uintptr_t>(address);
   const uintptr_t first = block & ~(kPage - 1);
   const uintptr_t pages = (block + bytes - first + kPage - 1) / kPage;
-  madvise(
-      reinterpret_cast<void*>(first), pages * kPage, MADV_HUGEPAGE);  // a hint, and of no harm to neighbours
+  madvise(reinterpret_cast<void*>(first), pages * kPage, MADV_HUGEPAGE);  // a hint, and of no harm to neighbours
   torch::stable::parallel_for(0, int64_t(pages), 1, [block, first](int64_t begin, int64_t end) {
     for (int64_t page = begin; page < end; ++page) {
       const uintptr_t inside = first + uintptr_t(page) * kPage;

@@ -77,9 +77,9 @@ void add_up(const Call& call, const S* parts, S* grad_weight_c, S* grad_bias) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    const OptionalTensor& grad_h, const OptionalTensor& grad_c_last, const Tensor& u, const Tensor& x,
-    const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0, const OptionalTensor& dropout_mask,
-    const OptionalTensor& padding_mask, const Tensor& c, bool bidirectional) {
+    const OptionalTensor& grad_h, const OptionalTensor& grad_c_last, const Tensor& u, const Tensor& x, const Tensor& weight_c,
+    const Tensor& bias, const OptionalTensor& c0, const OptionalTensor& dropout_mask, const OptionalTensor& padding_mask,
+    const Tensor& c, bool bidirectional) {
   const Call call = widened({u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional});
   const Saved saved(call, c, grad_h, grad_c_last);
   BackwardResult result(call);

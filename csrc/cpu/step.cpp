@@ -5,6 +5,8 @@
 // carry everything to memory and back. Here the products of few rows are kernels of ours (step.h), which read each weight once;
 // those of many are PyTorch's.
 
+#include "step.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -16,7 +18,6 @@
 #include <vector>
 
 #include "../call.h"
-#include "step.h"
 
 namespace srupp {
 namespace {
@@ -115,7 +116,8 @@ class Outputs {
   Floats all() const {
     Floats numbers(rows * width);
     for_rows(rows, [&](int64_t i) {
-      with_row(i, [&](auto from, float one) { using T = std::remove_cv_t<std::remove_pointer_t<decltype(from)>>;
+      with_row(i, [&](auto from, float one) {
+        using T = std::remove_cv_t<std::remove_pointer_t<decltype(from)>>;
         output_kernels<T>().scale(from, width, one, scales, numbers.data() + i * width);
       });
     });
@@ -145,19 +147,19 @@ class Outputs {
         break;
       default:
         ones_.resize(rows);
-        for_rows(rows, [&](int64_t i) {
-          ones_[i] = kernels.quantise(x.data() + i * inner, inner, place<Int8>(input) + i * inner);
-        });
+        for_rows(
+            rows, [&](int64_t i) { ones_[i] = kernels.quantise(x.data() + i * inner, inner, place<Int8>(input) + i * inner); });
     }
     return input;
   }
 
-  Floats numbers_;       // by kernels of ours
+  Floats numbers_;  // by kernels of ours
   std::optional<Tensor> raw_;
   Floats ones_;  // of raw_ in whole numbers, what 1 stands for in each row
 };
 
-// The matrices of a layer, empty where it has none, and all its other numbers in one tensor, in the order in which they are taken.
+// The matrices of a layer, empty where it has none, and all its other numbers in one tensor, in the order in which they are
+// taken.
 struct Layer {
   const Tensor &in_proj, &query_proj, &kv_proj, &out_proj;
   Workspace& workspace;
@@ -207,8 +209,7 @@ struct Cache {
 // Adds alpha times what each row makes of its sentence's cache to q (B, d'), after the last g positions of the cache are made of
 // `keys_values` (B, 2d').
 template <class C>
-void attend(
-    Floats& q, const Floats& queries, const Floats& keys_values, const Cache& cache, const bool* allowed, float alpha) {
+void attend(Floats& q, const Floats& queries, const Floats& keys_values, const Cache& cache, const bool* allowed, float alpha) {
   const int64_t positions = cache.positions, size = cache.size, width = cache.heads * size;
   const int64_t beam = int64_t(q.size()) / width / cache.groups;
   C* const buffer = place<C>(cache.buffer) + cache.first * size;
@@ -231,8 +232,9 @@ void attend(
       }
       for (int64_t row = group * beam; row < (group + 1) * beam; ++row) {
         const bool* seen = allowed ? allowed + row * positions : nullptr;
-        attend_row({positions, size, queries.data() + row * width + head * size, seen, keys, values,
-                    1 / std::sqrt(float(size)), scores.data(), visible.data(), result.data()});
+        attend_row(
+            {positions, size, queries.data() + row * width + head * size, seen, keys, values, 1 / std::sqrt(float(size)),
+             scores.data(), visible.data(), result.data()});
         float* const to = q.data() + row * width + head * size;
         for (int64_t j = 0; j < size; ++j) to[j] += alpha * result[j];
       }
@@ -279,8 +281,8 @@ void recur(Layer& layer, const Outputs& u, Floats& x, const float* before, float
     const int64_t at = row * channels;
     u.with_row(row, [&](auto of_u, float one) {
       using T = std::remove_cv_t<std::remove_pointer_t<decltype(of_u)>>;
-      output_kernels<T>().recur({channels, of_u, one, u.scales, weight_c, bias, before ? before + at : zeros.data(),
-                                 x.data() + at, c + at});
+      output_kernels<T>().recur(
+          {channels, of_u, one, u.scales, weight_c, bias, before ? before + at : zeros.data(), x.data() + at, c + at});
     });
   });
 }
@@ -293,8 +295,10 @@ std::tuple<Tensor, Tensor> step(
   const int64_t layers = int64_t(caches.size()), rows = x_in.size(0), channels = x_in.size(1);
   check(layers > 0 && weights.size() == 5 * caches.size() && starts.size() == caches.size(), "number of layers");
   check(states.empty() || states.size() == caches.size(), "number of states");
-  check(mask.numel() == 0 || (mask.scalar_type() == ScalarType::Bool && mask.is_contiguous() && mask.is_cpu() &&
-                              mask.numel() == rows * positions), "the mask");
+  check(
+      mask.numel() == 0 ||
+          (mask.scalar_type() == ScalarType::Bool && mask.is_contiguous() && mask.is_cpu() && mask.numel() == rows * positions),
+      "the mask");
   const bool* allowed = mask.numel() ? data<bool>(mask) : nullptr;
   const Tensor h = torch::stable::new_empty(x_in, {rows, channels});
   const Tensor c = torch::stable::new_empty(x_in, {layers, rows, channels});

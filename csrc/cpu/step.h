@@ -14,7 +14,7 @@ using Int8 = signed char;
 template <class W>
 struct Product {
   const W* weight;  // (N, K)
-  int64_t inner;  // K
+  int64_t inner;    // K
   int64_t rows;
   const float* x;
   int64_t x_stride;  // from row to row, in elements, as y_stride

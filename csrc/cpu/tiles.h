@@ -58,22 +58,20 @@ void for_each_tile(const Call& call, Walk walk, const Each& each) {
   const int64_t width = call.channels / call.directions;
   const int64_t pieces = (width + kLanes - 1) / kLanes;  // of one row and direction
   const int64_t grain = std::max<int64_t>(1, 16384 / (kLanes * std::max<int64_t>(1, call.length)));
-  torch::stable::parallel_for(
-      0, call.batch * call.directions * pieces, grain, [&](int64_t begin, int64_t end) {
-        while (begin < end) {
-          const int64_t stripe = begin / pieces, piece = begin % pieces;
-          const int64_t row = stripe / call.directions, direction = stripe % call.directions;
-          const int64_t left = std::min(end - begin, pieces - piece);
-          const int64_t tiles = (left * kLanes + kTileChannels - 1) / kTileChannels;
-          const int64_t take = (left + tiles - 1) / tiles;
-          const int64_t channel = direction * width + piece * kLanes, state = row * call.channels + channel;
-          const int64_t count = std::min(take * kLanes, width - piece * kLanes);
-          const bool descending = (direction == 1) == (walk == Walk::with_the_recurrence);
-          visit<T>(
-              call, {row, channel, state, state, state + 2 * row * call.channels}, count, descending, each);
-          begin += take;
-        }
-      });
+  torch::stable::parallel_for(0, call.batch * call.directions * pieces, grain, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t stripe = begin / pieces, piece = begin % pieces;
+      const int64_t row = stripe / call.directions, direction = stripe % call.directions;
+      const int64_t left = std::min(end - begin, pieces - piece);
+      const int64_t tiles = (left * kLanes + kTileChannels - 1) / kTileChannels;
+      const int64_t take = (left + tiles - 1) / tiles;
+      const int64_t channel = direction * width + piece * kLanes, state = row * call.channels + channel;
+      const int64_t count = std::min(take * kLanes, width - piece * kLanes);
+      const bool descending = (direction == 1) == (walk == Walk::with_the_recurrence);
+      visit<T>(call, {row, channel, state, state, state + 2 * row * call.channels}, count, descending, each);
+      begin += take;
+    }
+  });
 }
 
 }  // namespace srupp

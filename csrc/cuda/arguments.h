@@ -8,13 +8,13 @@ constexpr int kWarp = 32;
 
 // Tensors as the operators have them (fairseq_srupp/ops/recurrence.py), contiguous; S = State<T>.
 struct CommonArguments {
-  const void *u, *x;                      // T (L, B, 3, D), T (L, B, D)
-  const void *weight_c, *bias;            // (2, D) of S; of T if narrow_parameters
-  const void *c0, *mask;                  // S (B, D) or null
-  const bool* padding;                    // (L, B) or null
-  long long length, batch, channels;      // L, B, D
-  long long directions;                   // 1 or 2
-  long long narrow_parameters;            // 0 or 1
+  const void *u, *x;                  // T (L, B, 3, D), T (L, B, D)
+  const void *weight_c, *bias;        // (2, D) of S; of T if narrow_parameters
+  const void *c0, *mask;              // S (B, D) or null
+  const bool* padding;                // (L, B) or null
+  long long length, batch, channels;  // L, B, D
+  long long directions;               // 1 or 2
+  long long narrow_parameters;        // 0 or 1
 };
 
 struct ForwardArguments {
@@ -35,7 +35,7 @@ struct BackwardArguments {
 };
 
 struct SumArguments {
-  const void* parts;  // S (B, 4, D)
+  const void* parts;                // S (B, 4, D)
   void *grad_weight_c, *grad_bias;  // (2, D), as weight_c and bias
   long long batch, channels;
   long long narrow_parameters;

@@ -21,14 +21,12 @@ struct Entry {
 };
 
 #define SRUPP_ENTRY(kernel) {#kernel, reinterpret_cast<const void*>(&kernel)}
-#define SRUPP_SEQUENCE_ENTRIES(T, type, piece, channels)    \
-  SRUPP_ENTRY(srupp_forward_##piece##_##channels##_##type), \
-      SRUPP_ENTRY(srupp_backward_##piece##_##channels##_##type),
+#define SRUPP_SEQUENCE_ENTRIES(T, type, piece, channels) \
+  SRUPP_ENTRY(srupp_forward_##piece##_##channels##_##type), SRUPP_ENTRY(srupp_backward_##piece##_##channels##_##type),
 #define SRUPP_ENTRIES(type) \
   SRUPP_KINDS_##type(SRUPP_SEQUENCE_ENTRIES, ) SRUPP_ENTRY(srupp_step_##type), SRUPP_ENTRY(srupp_sum_##type)
 
-const Entry kEntries[] = {
-    SRUPP_ENTRIES(float32), SRUPP_ENTRIES(float64), SRUPP_ENTRIES(float16), SRUPP_ENTRIES(bfloat16)};
+const Entry kEntries[] = {SRUPP_ENTRIES(float32), SRUPP_ENTRIES(float64), SRUPP_ENTRIES(float16), SRUPP_ENTRIES(bfloat16)};
 
 }  // namespace
 
@@ -37,8 +35,7 @@ const char* launch(const char* name, long long blocks, int threads, const void* 
     if (std::strcmp(entry.name, name) != 0) continue;
     void* parameters[] = {const_cast<void*>(arguments)};
     const cudaError_t error = cudaLaunchKernel(
-        entry.kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), parameters, 0,
-        static_cast<cudaStream_t>(stream));
+        entry.kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), parameters, 0, static_cast<cudaStream_t>(stream));
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
   }
   return "there is no such kernel";

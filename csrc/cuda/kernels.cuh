@@ -35,21 +35,21 @@ SRUPP_DEVICE S at_or_zero(const void* state, long long index) {
 
 // How a warp walks through the steps, in elements: with the recurrence, or against it (backward).
 struct Course {
-  long long state;              // of this lane, in (B, D)
-  long long begin, stride;      // of the warp's first channel, in (L, B, D)
-  long long begin_u, stride_u;  // in (L, B, 3, D)
+  long long state;                          // of this lane, in (B, D)
+  long long begin, stride;                  // of the warp's first channel, in (L, B, D)
+  long long begin_u, stride_u;              // in (L, B, 3, D)
   long long begin_padding, stride_padding;  // in (L, B)
 
   SRUPP_DEVICE Course(const CommonArguments& in, const Place& place, bool against) {
     const bool descending = place.backwards != against;
-    const long long t = descending ? in.length - 1 : 0, sign = descending ? -1 : 1;  // the first step, and which way
+    const long long t = descending ? in.length - 1 : 0, sign = descending ? -1 : 1;           // the first step, and which way
     const long long step = in.batch * in.channels, row = t * step + place.row * in.channels;  // B D; [t, row, 0]
-    state = place.row * in.channels + place.channel;  // [row, channel]
-    begin = row + place.first;                        // [t, row, first]
-    begin_u = 3 * row + place.first;                  // [t, row, 0, first]
-    stride = sign * step;                             // to [t + 1] or [t - 1]
+    state = place.row * in.channels + place.channel;                                          // [row, channel]
+    begin = row + place.first;                                                                // [t, row, first]
+    begin_u = 3 * row + place.first;                                                          // [t, row, 0, first]
+    stride = sign * step;                                                                     // to [t + 1] or [t - 1]
     stride_u = 3 * stride;
-    begin_padding = t * in.batch + place.row;         // [t, row]
+    begin_padding = t * in.batch + place.row;  // [t, row]
     stride_padding = sign * in.batch;
   }
 
@@ -101,8 +101,8 @@ SRUPP_DEVICE void forward(const ForwardArguments& a) {
   // h[t, row, channel], counted in Rows: kChannels elements each
   const long long out = in.length > 0 ? way.begin / kChannels + place.lane : 0, stride = way.stride / kChannels;
   Row* h = static_cast<Row*>(a.h) + out;
-  Row* c_saved = kSaves ? static_cast<Row*>(a.c) + out : nullptr;  // c[t, row, channel]
-  walk(ahead, padding, in.length, [&](const Row (&rows)[4], bool padded, bool) {  // for each step t in order
+  Row* c_saved = kSaves ? static_cast<Row*>(a.c) + out : nullptr;                // c[t, row, channel]
+  walk(ahead, padding, in.length, [&](const Row(&rows)[4], bool padded, bool) {  // for each step t in order
     Row now_h, now_c;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
@@ -154,7 +154,7 @@ SRUPP_DEVICE void backward(const BackwardArguments& a) {
   const long long stride = way.stride / kChannels;  // all counted in Rows
   Row* grad_x = static_cast<Row*>(a.grad_x) + (in.length > 0 ? way.begin / kChannels + place.lane : 0);
   Row* grad_u = static_cast<Row*>(a.grad_u) + (in.length > 0 ? way.begin_u / kChannels + place.lane : 0);
-  walk(ahead, padding, in.length, [&](const Row (&rows)[6], bool padded, bool last) {
+  walk(ahead, padding, in.length, [&](const Row(&rows)[6], bool padded, bool last) {
     Row candidate, forget, reset, x;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
@@ -204,8 +204,7 @@ SRUPP_DEVICE void step(const ForwardArguments& a) {
   const T* u = static_cast<const T*>(in.u) + 3 * row * in.channels + channel;  // [0, row, 0, channel]
   const S c_before = at_or_zero<S>(in.c0, state);
   const Parameters<S> p = parameters<T>(in, channel, state);
-  const Inputs<S> inputs{
-      load(u[0]), load(u[in.channels]), load(u[2 * in.channels]), load(static_cast<const T*>(in.x)[state])};
+  const Inputs<S> inputs{load(u[0]), load(u[in.channels]), load(u[2 * in.channels]), load(static_cast<const T*>(in.x)[state])};
   Outputs<S> out = forward_step(inputs, c_before, p);
   if (in.padding && in.padding[row]) out = {c_before, S(0)};
   store(out.h, static_cast<T*>(a.h)[state]);
@@ -240,8 +239,7 @@ SRUPP_DEVICE void add_up(const SumArguments& a) {
 // channels of a lane: two only in half precision with pieces of 16 bytes, as of every usual width.
 #define SRUPP_KINDS_float32(each, T) each(T, float32, 16, 1) each(T, float32, 4, 1)
 #define SRUPP_KINDS_float64(each, T) each(T, float64, 16, 1) each(T, float64, 8, 1)
-#define SRUPP_KINDS_float16(each, T) \
-  each(T, float16, 16, 2) each(T, float16, 16, 1) each(T, float16, 4, 1) each(T, float16, 2, 1)
+#define SRUPP_KINDS_float16(each, T) each(T, float16, 16, 2) each(T, float16, 16, 1) each(T, float16, 4, 1) each(T, float16, 2, 1)
 #define SRUPP_KINDS_bfloat16(each, T) \
   each(T, bfloat16, 16, 2) each(T, bfloat16, 16, 1) each(T, bfloat16, 4, 1) each(T, bfloat16, 2, 1)
 
@@ -257,7 +255,8 @@ SRUPP_DEVICE void add_up(const SumArguments& a) {
     srupp::backward<T, piece, channels>(a);                                                              \
   }
 
-#define SRUPP_KERNELS(T, name)                                                                     \
-  SRUPP_KINDS_##name(SRUPP_SEQUENCE_KERNELS, T)                                                    \
-  extern "C" SRUPP_KERNEL(256) srupp_step_##name(srupp::ForwardArguments a) { srupp::step<T>(a); } \
+#define SRUPP_KERNELS(T, name)                                                                                              \
+  SRUPP_KINDS_##name(SRUPP_SEQUENCE_KERNELS, T) extern "C" SRUPP_KERNEL(256) srupp_step_##name(srupp::ForwardArguments a) { \
+    srupp::step<T>(a);                                                                                                      \
+  }                                                                                                                         \
   extern "C" SRUPP_KERNEL(256) srupp_sum_##name(srupp::SumArguments a) { srupp::add_up<T>(a); }

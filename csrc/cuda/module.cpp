@@ -22,14 +22,6 @@ PyMethodDef methods[] = {
 
 PyMODINIT_FUNC PyInit__C_cuda() {
   static PyModuleDef definition = {
-      PyModuleDef_HEAD_INIT,
-      "_C_cuda",
-      "CUDA kernels of the recurrence.",
-      -1,
-      methods,
-      nullptr,
-      nullptr,
-      nullptr,
-      nullptr};
+      PyModuleDef_HEAD_INIT, "_C_cuda", "CUDA kernels of the recurrence.", -1, methods, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&definition);
 }

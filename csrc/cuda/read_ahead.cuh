@@ -56,8 +56,7 @@ class RowsAhead {
 
   // Row `index` begins at tensor[start] and moves by `stride` elements a step; it exists in the first `length - less`
   // steps.
-  SRUPP_DEVICE void set_row(
-      int index, const void* tensor, long long start, long long stride, const Place& place, int less = 0) {
+  SRUPP_DEVICE void set_row(int index, const void* tensor, long long start, long long stride, const Place& place, int less = 0) {
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const int slot = lane_index() % kLanesPerStep + pass * kWarp;
@@ -129,8 +128,7 @@ class RowsAhead {
 // The padding of later steps. One byte a step is too small for the ring: lane i loads that of step i of a stage.
 class PaddingAhead {
  public:
-  SRUPP_DEVICE PaddingAhead(const bool* padding, long long start, long long stride, long long length, int steps)
-      : steps_(steps) {
+  SRUPP_DEVICE PaddingAhead(const bool* padding, long long start, long long stride, long long length, int steps) : steps_(steps) {
     if (!padding || lane_index() >= steps || lane_index() >= length) return;
     from_ = reinterpret_cast<const unsigned char*>(padding) + start + lane_index() * stride;
     stride_ = steps * stride;

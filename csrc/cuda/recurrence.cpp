@@ -30,7 +30,8 @@ class Device {
   void launch(const std::string& name, int64_t blocks, int64_t threads, const Arguments& arguments) const {
     if (blocks == 0) return;
     const char* error = srupp::launch(name.c_str(), blocks, int(threads), &arguments, stream_);
-    STD_TORCH_CHECK(!error, "fairseq_srupp: kernel ", name, " did not start: ", error, " (backend=\"nvrtc\" compiles for this GPU)");
+    STD_TORCH_CHECK(
+        !error, "fairseq_srupp: kernel ", name, " did not start: ", error, " (backend=\"nvrtc\" compiles for this GPU)");
   }
 
  private:
@@ -60,9 +61,18 @@ int64_t narrow_parameters(const Call& call) { return call.parameter != call.stat
 
 CommonArguments common(const Call& call) {
   return {
-      address(call.u), address(call.x), address(call.weight_c), address(call.bias), address(call.c0),
-      address(call.mask), static_cast<const bool*>(address(call.padding)), call.length, call.batch,
-      call.channels, call.directions, narrow_parameters(call)};
+      address(call.u),
+      address(call.x),
+      address(call.weight_c),
+      address(call.bias),
+      address(call.c0),
+      address(call.mask),
+      static_cast<const bool*>(address(call.padding)),
+      call.length,
+      call.batch,
+      call.channels,
+      call.directions,
+      narrow_parameters(call)};
 }
 
 int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
@@ -108,22 +118,31 @@ std::tuple<Tensor, Tensor, Tensor> forward(
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    const OptionalTensor& grad_h, const OptionalTensor& grad_c_last, const Tensor& u, const Tensor& x,
-    const Tensor& weight_c, const Tensor& bias, const OptionalTensor& c0, const OptionalTensor& dropout_mask,
-    const OptionalTensor& padding_mask, const Tensor& c, bool bidirectional) {
+    const OptionalTensor& grad_h, const OptionalTensor& grad_c_last, const Tensor& u, const Tensor& x, const Tensor& weight_c,
+    const Tensor& bias, const OptionalTensor& c0, const OptionalTensor& dropout_mask, const OptionalTensor& padding_mask,
+    const Tensor& c, bool bidirectional) {
   const Call call(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional);
   const Device device(call);
   const Saved saved(call, c, grad_h, grad_c_last);
   const BackwardResult result(call);
   const BackwardArguments arguments{
-      common(call), address(saved.c), address(saved.grad_h), address(saved.grad_c_last),
-      result.grad_u.mutable_data_ptr(), result.grad_x.mutable_data_ptr(), result.parts.mutable_data_ptr(),
+      common(call),
+      address(saved.c),
+      address(saved.grad_h),
+      address(saved.grad_c_last),
+      result.grad_u.mutable_data_ptr(),
+      result.grad_x.mutable_data_ptr(),
+      result.parts.mutable_data_ptr(),
       result.grad_c0.mutable_data_ptr()};
   const Kernel kernel("backward", call, {arguments.in.u, arguments.in.x, arguments.c, arguments.grad_h});
   device.launch(kernel.name, kernel.warps, kWarp, arguments);
   const SumArguments sums{
-      result.parts.const_data_ptr(), result.grad_weight_c.mutable_data_ptr(),
-      result.grad_bias.mutable_data_ptr(), call.batch, call.channels, narrow_parameters(call)};
+      result.parts.const_data_ptr(),
+      result.grad_weight_c.mutable_data_ptr(),
+      result.grad_bias.mutable_data_ptr(),
+      call.batch,
+      call.channels,
+      narrow_parameters(call)};
   const std::string sum = std::string("srupp_sum_") + name_of(call.dtype);
   device.launch(sum, pieces(4 * call.channels, kThreads), kThreads, sums);
   return result.tuple();

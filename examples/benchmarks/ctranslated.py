@@ -42,9 +42,7 @@ class CTranslate2:
 
     def __init__(self, folder: str, precision: str, threads: int, dictionary, *, beam: int, length: "int | None", longest: int):
         self.dictionary, self.length, self.found = dictionary, length, {}
-        self.translator = ctranslate2.Translator(
-            folder, compute_type=TYPES[precision], intra_threads=threads, inter_threads=1
-        )
+        self.translator = ctranslate2.Translator(folder, compute_type=TYPES[precision], intra_threads=threads, inter_threads=1)
         self.options = {
             "beam_size": beam, "length_penalty": 1.0, "max_input_length": 0,
             "min_decoding_length": length or 1, "max_decoding_length": length or longest,

@@ -187,7 +187,9 @@ def summary(rows: "list[dict]") -> "dict[str, str]":
         ratios = [f"{row[f'to {by}']:.2f} x {by}" for by in ("fairseq", "CTranslate2") if f"to {by}" in row]
         more = [f"BLEU {row['bleu']:.2f}, {row['tokens']:.1f} tokens"] if "bleu" in row else []
         more += [f"{row['same']:.1%} as fairseq"] if "same" in row else []
-        lines[f"{setting}: {row['model']} by {row['by']}, {row['precision']}"] = ", ".join([f"{row['median']:,.1f} {UNITS[row['part']]} a second", *ratios, *more])
+        lines[f"{setting}: {row['model']} by {row['by']}, {row['precision']}"] = ", ".join(
+            [f"{row['median']:,.1f} {UNITS[row['part']]} a second", *ratios, *more]
+        )
     return lines
 
 

@@ -42,9 +42,7 @@ def build(args):
 def generate(model, dictionary, rows: int, tokens: int, device: str) -> float:
     """Seconds for as many texts of as many tokens."""
     search = Sampling(dictionary, sampling_topk=10)
-    generator = SequenceGenerator(
-        [model], dictionary, beam_size=1, max_len_b=tokens, min_len=tokens, search_strategy=search
-    )
+    generator = SequenceGenerator([model], dictionary, beam_size=1, max_len_b=tokens, min_len=tokens, search_strategy=search)
     prompt = torch.full((rows, 1), dictionary.nspecial, device=device)
     sample = {"net_input": {"src_tokens": prompt, "src_lengths": torch.ones(rows, dtype=torch.long, device=device)}}
     synchronize(device)

@@ -1,6 +1,6 @@
 """A rectified step of FusedRAdam against torch.optim.RAdam's, its default and for-each, in turns in one process.
 
-    python examples/benchmarks/optimizer.py [--json FILE] [--tensors 20] [--size 1000000] [--threads 1] [--device cuda]
+python examples/benchmarks/optimizer.py [--json FILE] [--tensors 20] [--size 1000000] [--threads 1] [--device cuda]
 """
 
 import argparse
@@ -16,9 +16,7 @@ from fairseq_srupp.optim import FusedRAdam
 
 OPTIMIZERS = {
     "torch": lambda weights: torch.optim.RAdam(weights, weight_decay=0.1, decoupled_weight_decay=True),
-    "torch, for-each": lambda weights: torch.optim.RAdam(
-        weights, weight_decay=0.1, decoupled_weight_decay=True, foreach=True
-    ),
+    "torch, for-each": lambda weights: torch.optim.RAdam(weights, weight_decay=0.1, decoupled_weight_decay=True, foreach=True),
     "fused": lambda weights: FusedRAdam(weights, weight_decay=0.1),
 }
 

@@ -38,9 +38,7 @@ def load_original(folder: pathlib.Path, device: str) -> Callable[..., tuple[Tens
         RuntimeError: the kernels do not compile, or the package cannot be imported.
     """
     if not (folder / KERNELS).is_file() or "forward_simple" not in (folder / KERNELS).read_text():
-        raise ValueError(
-            f"{folder} is no checkout of asappresearch/sru, branch 3.0.0-dev: no fp16 kernels in {KERNELS}"
-        )
+        raise ValueError(f"{folder} is no checkout of asappresearch/sru, branch 3.0.0-dev: no fp16 kernels in {KERNELS}")
     shutil.rmtree(COPY, ignore_errors=True)
     shutil.copytree(folder / "sru", COPY / "sru", ignore=shutil.ignore_patterns("__pycache__"))
     # torch's dispatch macros no longer take what Tensor::type() returns.
@@ -127,17 +125,13 @@ def differences(op: Callable, dtype: str, backend: str | None, device: str) -> d
             others = original_recurrence(op, *theirs, **options)
             compare(("h", "c_last"), results, others)
             given = [torch.randn_like(other) for other in others]
-            gradients = torch.autograd.grad(
-                results, ours, [to.to(result.dtype) for to, result in zip(given, results)]
-            )
+            gradients = torch.autograd.grad(results, ours, [to.to(result.dtype) for to, result in zip(given, results)])
             names = ("grad_u", "grad_x", "grad_weight_c", "grad_bias", "grad_c0")
             compare(names, original_layout(*gradients), torch.autograd.grad(others, theirs, given))
     return largest
 
 
-def measure(
-    op: Callable, shape: tuple[int, int, int], dtype: str, backend: str | None, rounds: int, device: str
-) -> dict:
+def measure(op: Callable, shape: tuple[int, int, int], dtype: str, backend: str | None, rounds: int, device: str) -> dict:
     """Times of both; on the CPU, where the original has no compiled backward, of the forward without gradients."""
     ours, theirs = make_both(shape, dtype, device)
     u, x, *_ = theirs
@@ -159,9 +153,7 @@ def measure(
             "zeros backward": lambda: [torch.zeros_like(tensor) for tensor in (u, x, *parameters)],
             "forward + backward": lambda: torch.autograd.grad(run_ours()[0], ours, grad_h),
             "original forward + backward": lambda: torch.autograd.grad(run_theirs()[0], theirs, grad_h),
-            "zeros forward + backward": lambda: [
-                torch.zeros_like(tensor) for tensor in (x, x, u, x, *parameters)
-            ],
+            "zeros forward + backward": lambda: [torch.zeros_like(tensor) for tensor in (x, x, u, x, *parameters)],
         }
     with torch.no_grad() if device == "cpu" else contextlib.nullcontext():
         measured = time_all(functions, rounds, device)
@@ -207,16 +199,12 @@ def summary(results: list[dict]) -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("original", type=pathlib.Path, help="checkout of asappresearch/sru, branch 3.0.0-dev")
-    parser.add_argument(
-        "--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times"
-    )
+    parser.add_argument("--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times")
     parser.add_argument("--dtype", nargs="+", choices=TOLERANCE, help="default: fp16, on the CPU fp32")
     parser.add_argument("--backend", choices=list(backends()), help="default: the fastest for the device")
     parser.add_argument("--device", type=usable_device, default="cuda")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="write environment and results there"
-    )
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write environment and results there")
     args = parser.parse_args()
     dtypes = args.dtype or (["fp32"] if args.device == "cpu" else ["fp16"])
     if args.device == "cpu" and "fp16" in dtypes:

@@ -51,9 +51,7 @@ def make_inputs(length: int, batch: int, channels: int, dtype: torch.dtype, devi
     bias = torch.tensor([[0.0], [-2.0]]).expand(2, channels).clone()
     c0 = torch.randn(batch, channels, **made)
     state = torch.float64 if dtype == torch.float64 else torch.float32
-    tensors = [
-        tensor.to(device, kind) for tensor, kind in zip((u, x, weight_c, bias, c0), [dtype] * 2 + [state] * 3)
-    ]
+    tensors = [tensor.to(device, kind) for tensor, kind in zip((u, x, weight_c, bias, c0), [dtype] * 2 + [state] * 3)]
     return [tensor.requires_grad_() for tensor in tensors]
 
 
@@ -72,21 +70,15 @@ def wrong_results(backend: str | None, dtype: str, device: str) -> list[str]:
             got = outputs_and_gradients(inputs, backend, **options)
             expected = outputs_and_gradients(exact, "reference", **options)
             for name, value in got.items():
-                error = (value.double() - expected[name]).abs().max() / expected[name].abs().max().clamp(
-                    min=1e-9
-                )
+                error = (value.double() - expected[name]).abs().max() / expected[name].abs().max().clamp(min=1e-9)
                 if not error <= TOLERANCE[dtype]:
-                    wrong.append(
-                        f"{name} at {(length, batch, channels)}, bidirectional={bidirectional}: {error:.1e}"
-                    )
+                    wrong.append(f"{name} at {(length, batch, channels)}, bidirectional={bidirectional}: {error:.1e}")
     return wrong
 
 
 def outputs_and_gradients(inputs: list[Tensor], backend: str | None, **options) -> dict[str, Tensor]:
     h, c_last = sru_recurrence(*inputs, backend=backend, **options)
-    loss = (
-        h.double() * torch.arange(1, h.shape[-1] + 1, device=h.device).sin()
-    ).sum() + c_last.double().sum()
+    loss = (h.double() * torch.arange(1, h.shape[-1] + 1, device=h.device).sin()).sum() + c_last.double().sum()
     gradients = torch.autograd.grad(loss, inputs)
     names = ("h", "c_last", "grad_u", "grad_x", "grad_weight_c", "grad_bias", "grad_c0")
     return dict(zip(names, (h.detach(), c_last.detach(), *gradients)))
@@ -243,29 +235,21 @@ def usable_device(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times"
-    )
+    parser.add_argument("--shape", type=shape_of, action="append", metavar="L,B,D", help="may be given several times")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
     parser.add_argument("--backend", choices=list(backends()), help="default: the fastest for the device")
     parser.add_argument("--device", type=usable_device, default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument(
-        "--keep-memory", action="store_true", help="let the C library keep freed memory (glibc)"
-    )
-    parser.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="write environment and results there"
-    )
+    parser.add_argument("--keep-memory", action="store_true", help="let the C library keep freed memory (glibc)")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write environment and results there")
     args = parser.parse_args()
     if args.keep_memory and not memory.keep():
         parser.error("--keep-memory: another C library than glibc, or the environment says otherwise (MALLOC_*)")
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    wrong = [
-        f"{dtype}: {line}" for dtype in args.dtype for line in wrong_results(args.backend, dtype, args.device)
-    ]
+    wrong = [f"{dtype}: {line}" for dtype in args.dtype for line in wrong_results(args.backend, dtype, args.device)]
     if wrong:
         print("wrong results, so no figures:", *wrong, sep="\n  ", file=sys.stderr)
         return 1

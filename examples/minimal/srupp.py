@@ -135,7 +135,7 @@ if __name__ == "__main__":
     try:
         text = args.text.read_bytes()
     except OSError as error:
-        raise SystemExit(f"{args.text}: {error.strerror}")
+        raise SystemExit(f"{args.text}: {error.strerror}") from None
     if len(text) < (needed := 20 * (args.rows * args.segment + 1)):  # or no whole segment is held out
         raise SystemExit(f"{args.text}: {len(text)} bytes, expected at least {needed}")
     data = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()  # (N,)

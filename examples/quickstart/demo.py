@@ -31,17 +31,12 @@ PROMPTS = ("def main(", "class Error(", "import os", "for i in range(")
 OPTIMIZER = "--optimizer radam --adam-betas '(0.9, 0.98)' --lr 0.004 --clip-norm 1.0"
 LM_MODEL = "--arch srupp_lm --hidden-size 384 --attention-dim 96 --layers 6"
 LM_OPTIONS = "--dropout 0.0 --share-decoder-input-output-embed --tokens-per-sample 128 --batch-size 4"
-MT_MODEL = (
-    "--arch srupp_transformer --hidden-size 256 --attention-dim 64 --encoder-layers 2 --decoder-layers 2"
-)
+MT_MODEL = "--arch srupp_transformer --hidden-size 256 --attention-dim 64 --encoder-layers 2 --decoder-layers 2"
 MT_OPTIONS = (
-    "--dropout 0.05 --share-all-embeddings --max-tokens 500 "
-    "--criterion label_smoothed_cross_entropy --label-smoothing 0.1"
+    "--dropout 0.05 --share-all-embeddings --max-tokens 500 --criterion label_smoothed_cross_entropy --label-smoothing 0.1"
 )
 QUICK_LM_MODEL = "--arch srupp_lm --hidden-size 64 --attention-dim 32 --layers 2"
-QUICK_MT_MODEL = (
-    "--arch srupp_transformer --hidden-size 64 --attention-dim 32 --encoder-layers 1 --decoder-layers 1"
-)
+QUICK_MT_MODEL = "--arch srupp_transformer --hidden-size 64 --attention-dim 32 --encoder-layers 1 --decoder-layers 1"
 
 
 @dataclass
@@ -128,9 +123,7 @@ def translation(runner: Runner, out: Path, seconds: float, quick: bool) -> Resul
     (out / "translation.en").write_text("".join(line + "\n" for line in hypotheses), encoding="utf-8")
 
     log = out / "bleu.log"
-    output = runner.run(
-        "score: detokenised BLEU", f"sacrebleu {folder}/corpus/test.en -i {folder}/translation.en", log
-    )
+    output = runner.run("score: detokenised BLEU", f"sacrebleu {folder}/corpus/test.en -i {folder}/translation.en", log)
     bleu = json.loads(found(r"(?s)(\{.*\})", output, log))
     result.score = f"{bleu['score']:.1f} BLEU"
     sources = (out / "corpus" / "test.de").read_text(encoding="utf-8").splitlines()
@@ -168,13 +161,10 @@ def timed_updates(runner: Runner, task: str, options: str, out: Path, seconds: f
     log = out / "timing.log"
     output = runner.run(
         f"time: a few updates of the {task}",
-        f"fairseq-train {options} --max-update 60 --no-save --disable-validation "
-        "--log-format json --log-interval 30",
+        f"fairseq-train {options} --max-update 60 --no-save --disable-validation --log-format json --log-interval 30",
         log,
     )
-    stats = [
-        parsed[2] for parsed in map(parse_line, output.splitlines()) if parsed and parsed[0] == "train_inner"
-    ]
+    stats = [parsed[2] for parsed in map(parse_line, output.splitlines()) if parsed and parsed[0] == "train_inner"]
     if not stats or stats[-1].get("ups", 0) <= 0:
         raise StepFailed(f"demo: no speed to be found in {log}")
     return max(20, int(stats[-1]["ups"] * seconds))
@@ -207,8 +197,7 @@ def charts(runner: Runner, out: Path) -> list[Path]:
         log = quote(str(out / picture.stem / "train.log"))
         runner.run(
             f"draw: {picture}",
-            f"python -m fairseq_srupp plot {log} --metric bits --label {picture.stem} "
-            f"--output {quote(str(picture))}",
+            f"python -m fairseq_srupp plot {log} --metric bits --label {picture.stem} --output {quote(str(picture))}",
             out / picture.stem / "plot.log",
         )
     return pictures
@@ -219,9 +208,7 @@ def table(results: list[Result]) -> str:
     rows = [("task", "parameters", "training", "tokens/s", "test score")]
     rows += [(r.task, r.parameters, r.training, r.speed, r.score) for r in results]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def user_dir() -> str:
@@ -275,16 +262,10 @@ def report(results: list[Result], out: Path, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)")
     for option, task, minutes in (("--lm-minutes", "language", 3.3), ("--mt-minutes", "translation", 2.5)):
-        parser.add_argument(
-            option, type=float, default=minutes, help=f"training of the {task} model (default: {minutes})"
-        )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny models, few updates: only to see that all works"
-    )
+        parser.add_argument(option, type=float, default=minutes, help=f"training of the {task} model (default: {minutes})")
+    parser.add_argument("--quick", action="store_true", help="tiny models, few updates: only to see that all works")
     args = parser.parse_args()
     if min(args.lm_minutes, args.mt_minutes) <= 0:
         parser.error("minutes must be above 0")
@@ -303,9 +284,7 @@ def main() -> None:
 
 
 if importlib.util.find_spec("fairseq_srupp") is None:
-    raise SystemExit(
-        f"demo: {sys.executable} has no fairseq_srupp; run `make setup`, then `make demo`"
-    )
+    raise SystemExit(f"demo: {sys.executable} has no fairseq_srupp; run `make setup`, then `make demo`")
 from fairseq_srupp.cli.plot import parse_line  # noqa: E402  (only once it is known to be there)
 
 if __name__ == "__main__":

@@ -31,9 +31,7 @@ class Runner:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
 
-    def run(
-        self, title: str, command: str, log: Path, status: Callable[[str], str | None] | None = None
-    ) -> str:
+    def run(self, title: str, command: str, log: Path, status: Callable[[str], str | None] | None = None) -> str:
         """Runs a command, written as in a shell, with its output and errors in `log`; returns that output.
 
         `status` turns a line of output into what to show of it, or None.
@@ -56,9 +54,7 @@ class Runner:
                 env=self.environment,
             )
         except OSError as error:
-            raise StepFailed(
-                f"demo: {words[0]}: {error.strerror}; `make setup` installs what is needed"
-            ) from error
+            raise StepFailed(f"demo: {words[0]}: {error.strerror}; `make setup` installs what is needed") from error
         with process, log.open("w", encoding="utf-8") as file, _Status(started) as shown:
             try:
                 for line in process.stdout:
@@ -70,9 +66,7 @@ class Runner:
                 raise
         if process.returncode:
             print("".join(lines[-_TAIL:]), flush=True)
-            raise StepFailed(
-                f"demo: step {self.step} ({title}) failed, status {process.returncode}; all of it: {log}"
-            )
+            raise StepFailed(f"demo: step {self.step} ({title}) failed, status {process.returncode}; all of it: {log}")
         print(f"    done in {time.monotonic() - started:.0f} s, output in {log}", flush=True)
         return "".join(lines)
 
@@ -97,12 +91,8 @@ class _Status:
 
     def _show(self) -> None:
         while not self._over.wait(1 if self._terminal else 15):
-            line = " | ".join(filter(None, [f"    {time.monotonic() - self._started:.0f} s", self.text]))[
-                :_WIDTH
-            ]
-            print(
-                f"\r\033[K{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True
-            )
+            line = " | ".join(filter(None, [f"    {time.monotonic() - self._started:.0f} s", self.text]))[:_WIDTH]
+            print(f"\r\033[K{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
 
 
 def _wrapped(command: str) -> str:

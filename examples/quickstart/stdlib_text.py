@@ -36,9 +36,7 @@ def source_files(library: Path) -> list[Path]:
     for path in library.rglob("*.py"):
         below = path.relative_to(library)
         folders = below.parts[:-1]
-        generated = below.name.startswith("_sysconfigdata") or any(
-            name.startswith("config-") for name in folders
-        )
+        generated = below.name.startswith("_sysconfigdata") or any(name.startswith("config-") for name in folders)
         if not generated and not _SKIPPED_FOLDERS & set(folders) and 0 < path.stat().st_size <= _LONGEST:
             files.append(below)
     return sorted(files, key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
@@ -69,9 +67,7 @@ def write_text(library: Path, output: Path, valid: int, test: int, most: int) ->
             else:
                 rest.append(path)
         counts[split], texts[split], files = (len(pieces), taken), b"".join(pieces), rest
-    if min(counts["test"][1] - test, counts["valid"][1] - valid) < 0 or counts["train"][1] < 2 * (
-        valid + test
-    ):
+    if min(counts["test"][1] - test, counts["valid"][1] - valid) < 0 or counts["train"][1] < 2 * (valid + test):
         raise ValueError(f"{library} holds too few Python source files")
     output.mkdir(parents=True, exist_ok=True)
     for split, text in texts.items():

@@ -51,7 +51,7 @@ both() {
 # trained_for CHECKPOINT: the seconds of training until then, in all parts of a run that was stopped; in the log, all clocks begin anew with each part
 trained_for() {
   python -c 'import sys
-from fairseq_srupp.compat import weights_only
+from fairseq_srupp.compat.files import weights_only
 print(round(weights_only.load(sys.argv[1])["extra_state"]["previous_training_time"]))' "$1"
 }
 

@@ -8,9 +8,10 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from fairseq_srupp.compat import family, weights_only
+from fairseq_srupp.compat import family
 from fairseq_srupp.compat.errors import UserError
-from fairseq_srupp.compat.saving import save_whole
+from fairseq_srupp.compat.files import weights_only
+from fairseq_srupp.compat.files.saving import save_whole
 
 _COMMAND = "average-checkpoints"
 _KINDS = {  # what fairseq-train names them; the number orders them
@@ -26,9 +27,7 @@ _DROPPED_STATE = ("ema", "ema_fp32_params")  # of extra_state: parameters that a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--inputs", nargs="+", metavar="FILE", help="the checkpoints")
-    source.add_argument(
-        "--dir", metavar="DIR", help="a --save-dir of fairseq-train, from which --last takes them"
-    )
+    source.add_argument("--dir", metavar="DIR", help="a --save-dir of fairseq-train, from which --last takes them")
     parser.add_argument("--last", type=int, metavar="N", help="with --dir: the newest N checkpoints")
     parser.add_argument(
         "--by",
@@ -89,9 +88,7 @@ def _kind(tensor: torch.Tensor) -> str:
     return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
-def _check_same(
-    first: Dict[str, torch.Tensor], first_path: str, other: Dict[str, torch.Tensor], path: str
-) -> None:
+def _check_same(first: Dict[str, torch.Tensor], first_path: str, other: Dict[str, torch.Tensor], path: str) -> None:
     different = sorted(first.keys() ^ other.keys())
     if different:
         there, not_there = (first_path, path) if different[0] in first else (path, first_path)
@@ -164,7 +161,5 @@ def _newest(folder: str, number: int, kind: str) -> List[str]:
         raise UserError(f"{folder} holds both kinds; say --by epochs or --by updates", _COMMAND)
     ((name, paths),) = found.items()
     if len(paths) < number:
-        raise UserError(
-            f"{folder} holds {len(paths)} checkpoints of {name}, fewer than --last {number}", _COMMAND
-        )
+        raise UserError(f"{folder} holds {len(paths)} checkpoints of {name}, fewer than --last {number}", _COMMAND)
     return paths[-number:]

@@ -13,8 +13,8 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 
-from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError, user_errors
+from fairseq_srupp.compat.files import weights_only
 from fairseq_srupp.compat.user_dir import load_plugin
 from fairseq_srupp.data.byte_symbols import SPECIAL_SYMBOLS, all_bytes
 from fairseq_srupp.data.pieces import load_pieces

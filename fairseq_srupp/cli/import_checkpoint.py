@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 from torch import Tensor
 
-from fairseq_srupp.compat import weights_only
-from fairseq_srupp.compat.atomic import atomic_write
 from fairseq_srupp.compat.errors import UserError, user_errors
-from fairseq_srupp.compat.saving import save_whole
+from fairseq_srupp.compat.files import weights_only
+from fairseq_srupp.compat.files.atomic import atomic_write
+from fairseq_srupp.compat.files.saving import save_whole
 from fairseq_srupp.compat.user_dir import load_plugin
 from fairseq_srupp.data.released_vocabulary import ReleasedVocabulary, byte_vocabulary, word_vocabulary
 

@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="loss, ppl, bits (per target token) or any other name in the log (default: loss)",
     )
     parser.add_argument("--x", choices=sorted(_AXES), default="updates", help="what to draw it against")
-    parser.add_argument(
-        "--label", action="append", default=[], help="name of a run in the legend, once a run"
-    )
+    parser.add_argument("--label", action="append", default=[], help="name of a run in the legend, once a run")
     parser.add_argument("--valid-only", action="store_true", help="leave the curves of training out")
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .svg")
 
@@ -106,9 +104,7 @@ def parse_line(line: str) -> Optional[Tuple[str, str, Stats]]:
             return None
         if not isinstance(found, dict):
             return None
-        pairs: Iterable[Tuple[str, object]] = (
-            (name.removeprefix(f"{tag}_"), value) for name, value in found.items()
-        )
+        pairs: Iterable[Tuple[str, object]] = ((name.removeprefix(f"{tag}_"), value) for name, value in found.items())
     else:
         pairs = re.findall(r"([A-Za-z_]\w*)[= ]([^\s,|]+)", " | ".join(parts[parts.index(tag) + 1 :]))
     subset = re.search(r"valid on '([^']*)' subset", line)
@@ -128,13 +124,7 @@ def read_run(path: str, label: str) -> Run:
     try:
         with open(path, encoding="utf-8", errors="replace") as lines:
             for tag, subset, stats in filter(None, map(parse_line, lines)):
-                points = (
-                    valid.setdefault(subset, {})
-                    if tag == "valid"
-                    else inner
-                    if tag == "train_inner"
-                    else epochs
-                )
+                points = valid.setdefault(subset, {}) if tag == "valid" else inner if tag == "train_inner" else epochs
                 if tag != "valid":
                     _add_hours(stats, points)
                 points[stats["num_updates"]] = stats
@@ -175,10 +165,7 @@ def _in_order(points: Dict[float, Stats]) -> List[Stats]:
 def _curves(run: Run, path: str, metric: str, x: str) -> List[Curve]:
     scale = _scale(run.train, x)
     curves = []
-    subsets = {
-        f"valid {subset}".strip() if len(run.valid) > 1 else "valid": run.valid[subset]
-        for subset in run.valid
-    }
+    subsets = {f"valid {subset}".strip() if len(run.valid) > 1 else "valid": run.valid[subset] for subset in run.valid}
     for name, points in {"train": run.train, **subsets}.items():
         pairs = [(scale(stats["num_updates"]), _value(stats, metric)) for stats in points] if scale else []
         pairs = [(at, value) for at, value in pairs if value is not None and math.isfinite(value)]
@@ -187,9 +174,7 @@ def _curves(run: Run, path: str, metric: str, x: str) -> List[Curve]:
     if not curves and not scale:
         _fail(f"{path}: no training statistics to tell {x} from; draw it against updates")
     if not curves:
-        names = sorted(
-            {name for points in (run.train, *run.valid.values()) for stats in points for name in stats}
-        )
+        names = sorted({name for points in (run.train, *run.valid.values()) for stats in points for name in stats})
         _fail(f"{path}: no {metric} in it; it has {', '.join(names)}")
     return curves
 
@@ -238,11 +223,7 @@ def _figure(curves: List[Curve], metric: str, x: str):
     colours, lines, texts = {}, [], []
     for label, validation, at, values in curves:
         colour = colours.setdefault(label.rpartition(", ")[0], f"C{len(colours) % 10}")
-        style = (
-            {"marker": "o", "markersize": 4, "linewidth": 1.8}
-            if validation
-            else {"linewidth": 1, "alpha": 0.5}
-        )
+        style = {"marker": "o", "markersize": 4, "linewidth": 1.8} if validation else {"linewidth": 1, "alpha": 0.5}
         if len(at) == 1:
             style["marker"] = "o"
         lines += axes.plot(at, values, color=colour, **style)

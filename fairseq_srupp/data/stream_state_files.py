@@ -12,9 +12,9 @@ import os
 import re
 from typing import Any, Dict, Optional, Set, Tuple
 
-from ..compat import weights_only
 from ..compat.errors import UserError
-from ..compat.saving import save_whole
+from ..compat.files import weights_only
+from ..compat.files.saving import save_whole
 
 logger = logging.getLogger(__name__)
 

@@ -212,9 +212,7 @@ class SRUppForCausalLM(SRUppPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
 
     @torch.no_grad()
-    def score(
-        self, input_ids: Tensor, cache: Optional[SRUppCache] = None, segment: int = 512
-    ) -> Tuple[Tensor, SRUppCache]:
+    def score(self, input_ids: Tensor, cache: Optional[SRUppCache] = None, segment: int = 512) -> Tuple[Tensor, SRUppCache]:
         """How probable each token of a text is after all before it, whatever its length: it is read in segments.
 
         Args:

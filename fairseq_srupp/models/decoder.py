@@ -7,7 +7,7 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
-from ..compat.host_copies import host_copy
+from ..compat.training.host_copies import host_copy
 from ..modules import DecodingState
 from ..modules.encoder_decoder import Decoder
 from .config import SRUppConfig
@@ -90,9 +90,7 @@ class StackDecoder(Decoder, FairseqIncrementalDecoder):
         self.set_incremental_state(incremental_state, "decoding", (prev_output_tokens.size(1), state))
         return features
 
-    def reorder_incremental_state(
-        self, incremental_state: Dict[str, Dict[str, Optional[Tensor]]], new_order: Tensor
-    ) -> None:
+    def reorder_incremental_state(self, incremental_state: Dict[str, Dict[str, Optional[Tensor]]], new_order: Tensor) -> None:
         """Let row i continue what row new_order[i] has seen."""
         if not torch.jit.is_scripting():  # TorchScript keeps no state
             decoding = self.get_incremental_state(incremental_state, "decoding")

@@ -1,7 +1,7 @@
 """The paper's language models as architectures: `--arch srupp_lm_enwik8_base` and so on (tables 1 to 6 and 9 to 12).
 
-An architecture holds sizes, attention layers, dropout and how embeddings start. How each is trained stands in examples/enwik8, examples/wiki103
-and examples/lm1b; any option given on the command line goes before the architecture's.
+An architecture holds sizes, attention layers, dropout and how embeddings start. How each is trained
+stands in examples/enwik8, examples/wiki103 and examples/lm1b; any option given on the command line goes before the architecture's.
 """
 
 from typing import Any, Dict, Optional

@@ -56,9 +56,7 @@ def band_dims(bands: Bands, embed_dim: int, factor: float) -> List[int]:
     return dims
 
 
-def band_embeddings(
-    bands: Bands, dims: Sequence[int], hidden_size: int, *, clusters: bool = False
-) -> nn.ParameterList:
+def band_embeddings(bands: Bands, dims: Sequence[int], hidden_size: int, *, clusters: bool = False) -> nn.ParameterList:
     """For each band (words, dimensions), from U(+-sqrt(3/d)).
 
     With clusters, as the softmax needs it, band 0 has a row for each further band after its words.
@@ -128,9 +126,7 @@ class AdaptiveSoftmax(nn.Module):
         dropout: of the projected features.
     """
 
-    def __init__(
-        self, bands: Bands, embeddings: nn.ParameterList, projections: nn.ParameterList, *, dropout: float = 0.0
-    ):
+    def __init__(self, bands: Bands, embeddings: nn.ParameterList, projections: nn.ParameterList, *, dropout: float = 0.0):
         super().__init__()
         self.bands = bands
         self.embeddings = embeddings
@@ -176,9 +172,7 @@ class AdaptiveSoftmax(nn.Module):
             parts.append(within + head[..., self._entry(band)].unsqueeze(-1))
         return torch.cat(parts, dim=-1)
 
-    def _of_bands(
-        self, features: Tensor, target: Tensor
-    ) -> Tuple[List[Tensor], List[Tensor], Tuple[Tensor, ...]]:
+    def _of_bands(self, features: Tensor, target: Tensor) -> Tuple[List[Tensor], List[Tensor], Tuple[Tensor, ...]]:
         """What `forward` returns, and where the words are of each band, (n,)."""
         features, target = features.reshape(-1, features.size(-1)), target.reshape(-1)
         order, counts = self.bands.sort(target)

@@ -54,9 +54,7 @@ def choose(device: str, dtype: torch.dtype, head_size: int, mask: str, few: bool
     return "fused_causal" if mask == "causal" and dtype in HALF else "fused"
 
 
-def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask] = None, dropout: float = 0.0
-) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask] = None, dropout: float = 0.0) -> Tensor:
     """What each query makes of the values.
 
     Args:
@@ -113,17 +111,13 @@ def probabilities(queries: Tensor, keys: Tensor, mask: Optional[AttentionMask]) 
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
-def fused(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float
-) -> Tensor:
+def fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Optional[AttentionMask], dropout: float, scale: float) -> Tensor:
     """torch's scaled_dot_product_attention; arguments and result as of `attend`, scale: of the scores, 1 / sqrt(d'/H)."""
     allowed = None if mask is None else _allowed(mask, queries, keys)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, dropout_p=dropout, scale=scale)
 
 
-def fused_causal(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask, dropout: float, scale: float
-) -> Tensor:
+def fused_causal(queries: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask, dropout: float, scale: float) -> Tensor:
     """As `fused`, for a mask that is causal and nothing else."""
     from torch.nn.attention.bias import causal_lower_right
 
@@ -160,17 +154,13 @@ def _allowed(mask: AttentionMask, queries: Tensor, keys: Tensor) -> Tensor:
     return torch.ones(length, seen, dtype=torch.bool, device=queries.device).tril(seen - length)
 
 
-def _spans(
-    length: int, seen: int, causal: bool, window: Optional[int], most: Optional[int]
-) -> List[Tuple[int, int, int, int]]:
+def _spans(length: int, seen: int, causal: bool, window: Optional[int], most: Optional[int]) -> List[Tuple[int, int, int, int]]:
     """Queries from a to b, at most about `most` of L, with the keys from low to high of K that any of them may see."""
     if not causal or most is None or length <= most:
         return [(0, length, 0, seen)]
     pieces, past = -(-length // most), seen - length
     ends = [length * i // pieces for i in range(pieces + 1)]
-    return [
-        (a, b, 0 if window is None else max(0, past + a - window), past + b) for a, b in zip(ends, ends[1:])
-    ]
+    return [(a, b, 0 if window is None else max(0, past + a - window), past + b) for a, b in zip(ends, ends[1:])]
 
 
 class _Products(torch.autograd.Function):
@@ -258,9 +248,7 @@ def _joined(slices: List[Tensor]) -> Tensor:
     return slices[0] if len(slices) == 1 else torch.cat(slices, 1)
 
 
-def _added(
-    total: Optional[Tensor], like: Tensor, low: int, high: int, left: Tensor, right: Tensor, scale: float
-) -> Tensor:
+def _added(total: Optional[Tensor], like: Tensor, low: int, high: int, left: Tensor, right: Tensor, scale: float) -> Tensor:
     """total, as large as `like` (N, K, e) or None for zeros, with scale left^T right added to rows low to high."""
     left = left.transpose(1, 2)
     if total is None:

@@ -68,9 +68,7 @@ class SRUppLayer(nn.Module):
                 alpha_init=alpha_init,
             )
         elif projection:
-            self.transform = ProjectedTransform(
-                hidden_size, attention_dim, dropout=dropout, attention_norm=attention_norm
-            )
+            self.transform = ProjectedTransform(hidden_size, attention_dim, dropout=dropout, attention_norm=attention_norm)
         else:
             self.transform = LinearTransform(hidden_size)
         self.attention = attention
@@ -104,9 +102,7 @@ class SRUppLayer(nn.Module):
         """
         if not torch.jit.is_scripting():
             if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-                return checkpoint(
-                    self._forward, x, c0, context, mask, padding_mask, highway_mask, use_reentrant=False
-                )
+                return checkpoint(self._forward, x, c0, context, mask, padding_mask, highway_mask, use_reentrant=False)
         return self._forward(x, c0, context, mask, padding_mask, highway_mask)
 
     def forward_cached(

@@ -69,9 +69,7 @@ def _check(cfg: Any) -> None:
         raise ValueError("--adaptive-input needs --adaptive-input-cutoff")
     both = cfg.adaptive_input and cfg.adaptive_softmax_cutoff
     if (cfg.tie_adaptive_weights or cfg.tie_adaptive_proj) and not both:
-        raise ValueError(
-            "--tie-adaptive-weights and --tie-adaptive-proj need --adaptive-input and --adaptive-softmax-cutoff"
-        )
+        raise ValueError("--tie-adaptive-weights and --tie-adaptive-proj need --adaptive-input and --adaptive-softmax-cutoff")
     if cfg.tie_adaptive_proj and not (cfg.tie_adaptive_weights or cfg.share_decoder_input_output_embed):
         raise ValueError("--tie-adaptive-proj needs --tie-adaptive-weights")
     if cfg.share_decoder_input_output_embed and bool(cfg.adaptive_input) != bool(cfg.adaptive_softmax_cutoff):

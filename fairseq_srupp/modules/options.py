@@ -48,9 +48,7 @@ class ModelOptions:
     attention_dropout: Optional[float] = field(
         default=None, metadata={"help": "dropout of attention probabilities (default: --dropout)"}
     )
-    embed_dropout: Optional[float] = field(
-        default=None, metadata={"help": "dropout of the embeddings (default: --dropout)"}
-    )
+    embed_dropout: Optional[float] = field(default=None, metadata={"help": "dropout of the embeddings (default: --dropout)"})
     share_decoder_input_output_embed: bool = field(
         default=False, metadata={"help": "the (decoder's) output layer uses its input embeddings"}
     )
@@ -75,24 +73,18 @@ class LanguageModelOptions(ModelOptions):
         default=None,
         metadata={"help": "where the bands end, e.g. 20000,60000 (default: --adaptive-softmax-cutoff)"},
     )
-    adaptive_input_factor: float = field(
-        default=4, metadata={"help": "by which each band is narrower than the one before"}
-    )
+    adaptive_input_factor: float = field(default=4, metadata={"help": "by which each band is narrower than the one before"})
     adaptive_input_dropout: Optional[float] = field(
         default=None, metadata={"help": "dropout of adaptive embeddings, before their projection (default: --dropout)"}
     )
     adaptive_softmax_cutoff: Optional[str] = field(
         default=None, metadata={"help": "adaptive softmax with these bands; needs --criterion adaptive_loss"}
     )
-    adaptive_softmax_factor: float = field(
-        default=4, metadata={"help": "by which each band is narrower than the one before"}
-    )
+    adaptive_softmax_factor: float = field(default=4, metadata={"help": "by which each band is narrower than the one before"})
     adaptive_softmax_dropout: Optional[float] = field(
         default=None, metadata={"help": "dropout within the adaptive softmax, after its projections (default: --dropout)"}
     )
-    tie_adaptive_weights: bool = field(
-        default=False, metadata={"help": "adaptive input and softmax share embeddings"}
-    )
+    tie_adaptive_weights: bool = field(default=False, metadata={"help": "adaptive input and softmax share embeddings"})
     tie_adaptive_proj: bool = field(default=False, metadata={"help": "adaptive input and softmax share projections"})
 
 

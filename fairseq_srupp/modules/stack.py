@@ -204,9 +204,7 @@ class SRUppStack(nn.Module):
                     weights = layer.transform.weights(x, contexts[i], mask)
             if keep:
                 inputs.append(x)
-            x, c = layer(
-                x, states[i], context=contexts[i], mask=mask, padding_mask=padding_mask, highway_mask=highway_masks[i]
-            )
+            x, c = layer(x, states[i], context=contexts[i], mask=mask, padding_mask=padding_mask, highway_mask=highway_masks[i])
             ends.append(c)
         return x, ends, inputs, weights
 
@@ -243,16 +241,12 @@ class SRUppStack(nn.Module):
         states = [start if c is None else c for c, _ in state]
         # A run may go on in another precision.
         memories = [None if memory is None else memory.to(x.dtype) for _, memory in state]
-        contexts = [
-            None if memory is None else layer.transform.in_proj(memory) for layer, memory in zip(self.layers, memories)
-        ]
+        contexts = [None if memory is None else layer.transform.in_proj(memory) for layer, memory in zip(self.layers, memories)]
         # What is compiled serves one length, or what computes a segment would depend on the segments before. A memory that
         # grows has too many.
         growing = 0 < past < mem_len
         run = _compiled(False) if self.compiled and not growing else SRUppStack._run
-        h, ends, inputs, _ = run(
-            self, x, states, contexts, mask, padding_mask, self._highway_masks(x), keep=True, weights_of=-1
-        )
+        h, ends, inputs, _ = run(self, x, states, contexts, mask, padding_mask, self._highway_masks(x), keep=True, weights_of=-1)
         if inner_states is not None:
             inner_states.extend((*inputs, h))
         return h, [
@@ -287,9 +281,7 @@ class SRUppStack(nn.Module):
         state = self._checked(state)
         mask = causal_mask(x.size(0), memory_length(state), window=window, device=x.device)
         x, ends = self._run_cached(x, state, mask, inner_states, padding_mask=padding_mask)
-        return x, [
-            LayerState(c.detach(), None if cache is None else cache.last(window).detach()) for c, cache in ends
-        ]
+        return x, [LayerState(c.detach(), None if cache is None else cache.last(window).detach()) for c, cache in ends]
 
     def forward_decoding(
         self,

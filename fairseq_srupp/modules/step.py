@@ -100,9 +100,7 @@ class StackStep:
             raise TypeError("a decoding step runs on a CPU")
         return [in_proj, query_proj, kv_proj, out_proj, packed]
 
-    def __call__(
-        self, x: Tensor, state: StackState, mask: Optional[AttentionMask], sentences: int
-    ) -> Tuple[Tensor, StackState]:
+    def __call__(self, x: Tensor, state: StackState, mask: Optional[AttentionMask], sentences: int) -> Tuple[Tensor, StackState]:
         """x (1, B, d) through all layers; mask: of B / G queries in each of G sentences.
 
         Returns:

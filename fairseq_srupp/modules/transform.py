@@ -122,9 +122,7 @@ class AttentionTransform(ProjectedTransform):
         self.key_norm = RMSNorm(attention_dim // heads, eps=1e-6) if query_key_norm else nn.Identity()
         self.alpha = nn.Parameter(torch.full((1,), float(alpha_init)))
 
-    def forward(
-        self, x: Tensor, context: Optional[Tensor] = None, mask: Optional[AttentionMask] = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Optional[Tensor] = None, mask: Optional[AttentionMask] = None) -> Tensor:
         """One pass of the transform.
 
         Args:
@@ -177,9 +175,7 @@ class AttentionTransform(ProjectedTransform):
         z = q + self.alpha * a.unflatten(0, [-1, beam]).transpose(1, 2).reshape(q.shape)
         return self.output(self.norm(z) if self.attention_norm == "post" else z)
 
-    def _project(
-        self, x: Tensor, context: Optional[Tensor], beam: int = 1
-    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, context: Optional[Tensor], beam: int = 1) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """Q (L, B, d') of x, its queries (B / g, H, L g, d'/H), and keys and values (B / g, H, S + L g, d'/H) of context
         and x."""
         q = self.in_proj(x)  # Q = X W^q, (L, B, d')

@@ -134,7 +134,5 @@ def choose_backend(device_type: str, requested: str | None, index: int = 0) -> s
 def warn_of_reference(device_type: str) -> None:
     """Says, once for each type of device, that the reference has to do, and what would be faster."""
     reasons = [backend.missing for backend in _BACKENDS.values() if backend.device_type == device_type]
-    reason = (
-        "; ".join(filter(None, reasons)) or f"there are no compiled kernels for {device_type} tensors yet"
-    )
+    reason = "; ".join(filter(None, reasons)) or f"there are no compiled kernels for {device_type} tensors yet"
     warnings.warn(f"the SRU++ recurrence runs on its slow PyTorch reference: {reason}", stacklevel=3)

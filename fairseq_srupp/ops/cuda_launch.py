@@ -35,9 +35,7 @@ CommonArguments = _structure(
     "CommonArguments", "u x weight_c bias c0 mask padding", "length batch channels directions narrow_parameters"
 )
 ForwardArguments = _structure("ForwardArguments", "h c c_last", base=CommonArguments)
-BackwardArguments = _structure(
-    "BackwardArguments", "c grad_h grad_c_last grad_u grad_x parts grad_c0", base=CommonArguments
-)
+BackwardArguments = _structure("BackwardArguments", "c grad_h grad_c_last grad_u grad_x parts grad_c0", base=CommonArguments)
 SumArguments = _structure("SumArguments", "parts grad_weight_c grad_bias", "batch channels narrow_parameters")
 
 Launch = Callable[[str, int, int, ctypes.Structure], None]

@@ -108,9 +108,7 @@ def _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional) 
         raise TypeError(f"sru_recurrence: u has dtype {u.dtype}, expected one of {expected}")
     length, batch, _, channels = u.shape
     if bidirectional and channels % 2:
-        raise ValueError(
-            f"sru_recurrence: u has D = {channels} channels, expected an even D if bidirectional"
-        )
+        raise ValueError(f"sru_recurrence: u has D = {channels} channels, expected an even D if bidirectional")
     state, io = (state_dtype(u.dtype),), (u.dtype,)
     parameter = (u.dtype, torch.float32)
     for name, tensor, axes, shape, dtypes in (
@@ -130,10 +128,7 @@ def _check(u, x, weight_c, bias, c0, dropout_mask, padding_mask, bidirectional) 
             )
         if tensor.dtype not in dtypes:
             expected = " or ".join(dict.fromkeys(map(str, dtypes)))
-            raise TypeError(
-                f"sru_recurrence: {name} has dtype {tensor.dtype}, expected {expected} "
-                f"for u of dtype {u.dtype}"
-            )
+            raise TypeError(f"sru_recurrence: {name} has dtype {tensor.dtype}, expected {expected} for u of dtype {u.dtype}")
         if tensor.device != u.device:
             where = f"is on {tensor.device}, expected {u.device}, the device of u"
             raise ValueError(f"sru_recurrence: {name} {where}")
@@ -150,9 +145,7 @@ def _new_state(x):
     return x.new_empty(x.shape[1:], dtype=state_dtype(x.dtype))
 
 
-def _fake_backward(
-    grad_h, grad_c_last, u, x, weight_c, bias, c0, dropout_mask, padding_mask, c, bidirectional
-):
+def _fake_backward(grad_h, grad_c_last, u, x, weight_c, bias, c0, dropout_mask, padding_mask, c, bidirectional):
     parameters = weight_c.new_empty(weight_c.shape), bias.new_empty(bias.shape)
     return u.new_empty(u.shape), x.new_empty(x.shape), *parameters, _new_state(x)
 

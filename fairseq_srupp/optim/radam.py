@@ -10,7 +10,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY, FairseqOptimizer, register_optimiz
 from omegaconf import II
 
 from ..compat.errors import user_errors
-from ..compat.option_values import betas
+from ..compat.options.option_values import betas
 from .fused_radam import FusedRAdam
 
 

@@ -198,9 +198,7 @@ class StreamingLanguageModelingTask(FairseqTask):
             self.dataset_to_epoch_iter[key] = iterator
         return iterator
 
-    def _rows(
-        self, dataset: StreamingDataset, training: bool, rows: Optional[int], ranks: int, rank: int
-    ) -> StreamingDataset:
+    def _rows(self, dataset: StreamingDataset, training: bool, rows: Optional[int], ranks: int, rank: int) -> StreamingDataset:
         pairs, tokens_per_sample = len(dataset.stream) - 1, self.cfg.tokens_per_sample
         if rows is not None and rows < 1:
             raise UserError(f"--batch-size (or --batch-size-valid) must be at least 1, not {rows}")
@@ -231,9 +229,7 @@ class StreamingLanguageModelingTask(FairseqTask):
         )
         keyed = self.model is None or self.stream_states is not None
         seed = self._shuffle_seed(dataset) if training else None
-        return StreamingDataset(
-            dataset.stream, name, tokens_per_sample, dataset.pad, layout, rank * rows, rows, keyed, seed
-        )
+        return StreamingDataset(dataset.stream, name, tokens_per_sample, dataset.pad, layout, rank * rows, rows, keyed, seed)
 
     def _shuffle_seed(self, dataset: StreamingDataset) -> Optional[int]:
         if not self.cfg.shuffle_sentences:

@@ -101,9 +101,7 @@ def test_checkpoints_of_different_models(parameters, message, write, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.pt", "b.pt"]
 
 
-@pytest.mark.parametrize(
-    "words", [["--inputs", "nowhere.pt"], ["--dir", "nowhere", "--last", "2"], ["--dir", "."]]
-)
+@pytest.mark.parametrize("words", [["--inputs", "nowhere.pt"], ["--dir", "nowhere", "--last", "2"], ["--dir", "."]])
 def test_nothing_to_average(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="nowhere|--last N"):

@@ -194,9 +194,7 @@ def test_variants(files, tmp_path, change):
     torch.testing.assert_close(found, reference(state, words, WINDOW), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "kind, window, cutoffs", [("bytes", 3072, None), ("wiki", 2560, "11,17"), ("lm1b", 96, "10,14")]
-)
+@pytest.mark.parametrize("kind, window, cutoffs", [("bytes", 3072, None), ("wiki", 2560, "11,17"), ("lm1b", 96, "10,14")])
 def test_what_the_checkpoint_says(files, tmp_path, kind, window, cutoffs):
     import_(*files(kind, author_state(kind, every=2)))
     cfg = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["cfg"]["model"]
@@ -407,7 +405,7 @@ def test_a_dictionary_of_other_data_stays(files, tmp_path):
 def test_nothing_is_left_when_writing_fails(files, tmp_path):
     words = files("bytes", author_state("bytes"))
     full = OSError(28, "No space left on device")
-    with mock.patch("fairseq_srupp.compat.saving.torch.save", side_effect=full):
+    with mock.patch("fairseq_srupp.compat.files.saving.torch.save", side_effect=full):
         with pytest.raises(UserError, match="No space left"):
             import_(*words)
     assert not (tmp_path / "out").exists()

@@ -52,10 +52,7 @@ def refused(*arguments):
 
 
 def curves(path, metric, x):
-    return {
-        label: (at, values)
-        for label, _, at, values in plot._curves(plot.read_run(str(path), "r"), "", metric, x)
-    }
+    return {label: (at, values) for label, _, at, values in plot._curves(plot.read_run(str(path), "r"), "", metric, x)}
 
 
 @pytest.mark.parametrize("text", [SIMPLE, JSON], ids=["simple", "json"])

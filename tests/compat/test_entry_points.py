@@ -19,15 +19,11 @@ OURS = {"PYTHONPATH": os.path.dirname(PACKAGE_DIR)}
 def run(tmp_path, *words, **environment):
     words = " ".join(map(str, words)).split()
     environment = {**ENVIRONMENT, **environment}
-    return subprocess.run(
-        [sys.executable, *words], text=True, capture_output=True, env=environment, cwd=tmp_path, timeout=200
-    )
+    return subprocess.run([sys.executable, *words], text=True, capture_output=True, env=environment, cwd=tmp_path, timeout=200)
 
 
 def test_a_mistake_is_one_line_and_nothing_else(text, tmp_path):
-    done = run(
-        tmp_path, "-m fairseq_cli.train", text.train, "--user-dir", PACKAGE_DIR, "--fp16 --save-dir run"
-    )
+    done = run(tmp_path, "-m fairseq_cli.train", text.train, "--user-dir", PACKAGE_DIR, "--fp16 --save-dir run")
     assert done.returncode == 1
     line = "fairseq_srupp: --fp16 needs a GPU, but --cpu was given; leave it out, or use --bf16\n"
     assert done.stderr == line

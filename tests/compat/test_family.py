@@ -20,9 +20,7 @@ def run(script, *folders, cwd):
     """A process that finds modules in `folders` before all others."""
     path = os.pathsep.join(map(str, [*folders, os.path.dirname(PACKAGE_DIR)]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [sys.executable, "-c", script], text=True, capture_output=True, env=environment, cwd=cwd, timeout=200
-    )
+    return subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, env=environment, cwd=cwd, timeout=200)
 
 
 def refusal(script, *folders, cwd):

@@ -21,10 +21,7 @@ TRAINABLE = [case for case in CASES if case[0] > case[1] * case[2]]  # the task 
 def rank_datasets(layout, tokens, ranks):
     stream = TokenStream([tokens])
     rows = layout.rows // ranks
-    return [
-        StreamingDataset(stream, "valid", layout.tokens_per_sample, PAD, layout, rank * rows, rows)
-        for rank in range(ranks)
-    ]
+    return [StreamingDataset(stream, "valid", layout.tokens_per_sample, PAD, layout, rank * rows, rows) for rank in range(ranks)]
 
 
 def pairs_by_row(datasets):
@@ -107,8 +104,6 @@ def test_ids_follow_the_text():
     tokens = np.arange(10, 10 + 41)
     datasets = rank_datasets(RowLayout.evaluation(40, 4, 3), tokens, 2)
     batches = [dataset[s] for dataset in datasets for s in range(len(dataset))]
-    first_tokens = {
-        int(i): int(row[0]) for batch in batches for i, row in zip(batch["id"], batch["net_input"]["src_tokens"])
-    }
+    first_tokens = {int(i): int(row[0]) for batch in batches for i, row in zip(batch["id"], batch["net_input"]["src_tokens"])}
     assert sorted(first_tokens) == list(range(16))
     assert [first_tokens[i] for i in range(16)] == sorted(first_tokens.values())

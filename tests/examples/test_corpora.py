@@ -230,7 +230,9 @@ def lm1b():
     files = {}
     for number, name in enumerate(TRAIN + HELDOUT):
         lines = [f"sentence {number}-{i}" for i in range(draw.randrange(3, 9))]
-        files[name] = "".join(f"{line} {' '.join(draw.choices('abcdefgé', k=3))} 10\u00a0000 {draw.randrange(200)}\n" for line in lines)
+        files[name] = "".join(
+            f"{line} {' '.join(draw.choices('abcdefgé', k=3))} 10\u00a0000 {draw.randrange(200)}\n" for line in lines
+        )
     return files
 
 

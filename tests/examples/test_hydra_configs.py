@@ -7,7 +7,13 @@ from pathlib import Path
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 ROOT = Path(__file__).parents[2]
-TINY = ["model.hidden_size=16", "model.attention_dim=8", "common.cpu=true", "optimization.max_update=3", "optimization.lr=[0.001]"]
+TINY = [
+    "model.hidden_size=16",
+    "model.attention_dim=8",
+    "common.cpu=true",
+    "optimization.max_update=3",
+    "optimization.lr=[0.001]",
+]
 
 
 def train(folder: str, name: str, data: Path, out: Path, *more: str) -> str:

@@ -230,7 +230,9 @@ def test_download(iwslt14, files, known, tmp_path, capsys):
         refused = bash("prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size + 1))
         assert_refused(refused, f"{size + 1:,} were expected")
         archive.write_bytes(bytes(size))
-        refused = bash("prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size), IWSLT14_MD5=md5(bytes(size)))
+        refused = bash(
+            "prepare.sh", tmp_path / "out", **known, IWSLT14_URL=url, IWSLT14_BYTES=str(size), IWSLT14_MD5=md5(bytes(size))
+        )
         assert_refused(refused, "no .tgz archive")
         assert not (tmp_path / "out" / "de-en.tgz").exists()
     finally:
@@ -240,7 +242,10 @@ def test_download(iwslt14, files, known, tmp_path, capsys):
 
 def test_what_cannot_be_written_is_one_line(files, known, tmp_path):
     archive = archive_of(files, tmp_path / "de-en.tgz")
-    for arguments in (["extract", archive, archive, known["IWSLT14_TEST_SHA256"], ""], ["fetch", "http://x", archive / "x", "1", "0"]):
+    for arguments in (
+        ["extract", archive, archive, known["IWSLT14_TEST_SHA256"], ""],
+        ["fetch", "http://x", archive / "x", "1", "0"],
+    ):
         command = [sys.executable, SCRIPTS / "iwslt14.py", *arguments]
         run = subprocess.run(command, capture_output=True, text=True)
         assert_refused(run, "iwslt14.py: ", archive, "Not a directory" if arguments[0] == "extract" else "File exists")

@@ -71,7 +71,7 @@ def test_training_and_evaluation(data, tmp_path, corpus, arch, kind, result):
 
 def test_what_is_missing_is_told_in_one_line(data, tmp_path):
     for corpus in ("enwik8", "wiki103", "lm1b"):
-        assert fails(bash(f"{corpus}/train.sh"), f"train.sh ARCH DATA OUT")
+        assert fails(bash(f"{corpus}/train.sh"), "train.sh ARCH DATA OUT")
         assert fails(bash(f"{corpus}/evaluate.sh"), "evaluate.sh DATA CHECKPOINT")
         other = bash(f"{corpus}/train.sh", "srupp_lm_other", data / "bytes", tmp_path)
         assert fails(other, "train.sh: no settings for srupp_lm_other")

@@ -45,12 +45,22 @@ def compare(tmp_path):
     """A function that runs the script for 20 updates of each model, with 2 for each learning rate."""
     commands, text = tmp_path / "bin", tmp_path / "text"
     commands.mkdir()
-    for name, program in (("fairseq-train", TRAIN), ("fairseq-eval-lm", EVALUATE), ("taskset", '#!/bin/sh\nshift 2; exec "$@"\n')):
+    for name, program in (
+        ("fairseq-train", TRAIN),
+        ("fairseq-eval-lm", EVALUATE),
+        ("taskset", '#!/bin/sh\nshift 2; exec "$@"\n'),
+    ):
         (commands / name).write_text(program)
         (commands / name).chmod(0o755)
     text.write_text("It was a dark and stormy night.\n")
     path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
-    settings = {"PATH": path, "PYTHONPATH": str(ROOT), "NOTES": str(tmp_path / "notes"), "MINUTES": "0.17", "SEARCH_MINUTES": "0.02"}
+    settings = {
+        "PATH": path,
+        "PYTHONPATH": str(ROOT),
+        "NOTES": str(tmp_path / "notes"),
+        "MINUTES": "0.17",
+        "SEARCH_MINUTES": "0.02",
+    }
 
     def run(**variables):
         command = ["bash", str(ROOT / "examples/novels/compare.sh"), str(text), str(text), str(tmp_path / "out")]
@@ -64,7 +74,10 @@ def test_comparison(compare, tmp_path):
     done = compare()
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()[-10:]
-    assert lines[0] == "srupp_lm, learning rate 0.003, in the search: 7.0000" and "srupp_lm, learning rate 0.012, in the search: nan" in lines
+    assert (
+        lines[0] == "srupp_lm, learning rate 0.003, in the search: 7.0000"
+        and "srupp_lm, learning rate 0.012, in the search: nan" in lines
+    )
     curves = [line.split("  ") for line in lines if "minutes and bits" in line]
     assert [len(curve) for curve in curves] == [11, 11] and curves[0][-1] == "0.2 2.400" and curves[1][-1] == "0.2 2.900"
     assert lines[-2] == "srupp_lm has the last value of transformer_lm after 0.1 minutes"  # after 9 of 20 updates

@@ -19,7 +19,22 @@ import stdlib_text  # noqa: E402
 from grammar import english, german  # noqa: E402
 from grammar.sentences import Sentences  # noqa: E402
 from grammar.words import (  # noqa: E402
-    ADJECTIVES, BE, HE, NOUNS, PLACES, PRONOUNS, SHE, THEY, VERBS, WE, YOU, YOU_ALL, Adverb, Clause, Complement, I,
+    ADJECTIVES,
+    BE,
+    HE,
+    NOUNS,
+    PLACES,
+    PRONOUNS,
+    SHE,
+    THEY,
+    VERBS,
+    WE,
+    YOU,
+    YOU_ALL,
+    Adverb,
+    Clause,
+    Complement,
+    I,
     NounPhrase,
 )  # fmt: skip
 
@@ -246,9 +261,7 @@ def test_standard_library_text(tmp_path):
     (library / "table.py").write_text("x" * 300_000)
     counts = stdlib_text.write_text(library, tmp_path / "out", valid=600, test=1000, most=10_000)
     texts = {split: (tmp_path / "out" / f"{split}.txt").read_text() for split in counts}
-    assert (
-        600 <= len(texts["valid"]) < 720 and 1000 <= len(texts["test"]) < 1200 and "# long" in texts["train"]
-    )
+    assert 600 <= len(texts["valid"]) < 720 and 1000 <= len(texts["test"]) < 1200 and "# long" in texts["train"]
     assert sorted(line for text in texts.values() for line in set(text.splitlines())) == sorted(
         ["# long", *(f"# {name}" for name in sources)]
     )

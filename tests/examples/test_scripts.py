@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -156,13 +155,18 @@ def test_windows(window, script, given):
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if re.search("train|evaluate|compare|novels", name)])
 def test_without_data(name, script, tmp_path):
-    count = {"novels": 4, "enwik8": 3, "wiki103": 3, "lm1b": 3, "translation": 4, "iwslt14_de_en": 2, "wikitext2": 2}[name.split("/")[0]]
+    count = {"novels": 4, "enwik8": 3, "wiki103": 3, "lm1b": 3, "translation": 4, "iwslt14_de_en": 2, "wikitext2": 2}[
+        name.split("/")[0]
+    ]
     arguments = [tmp_path / "nowhere"] * (3 if name == "novels/compare.sh" else count)
     if name.split("/")[0] in ("enwik8", "wiki103", "lm1b"):
         arch = f"srupp_lm_{name.split('/')[0]}_base"
         arguments = [arch, *arguments[1:]] if "train" in name else arguments[:2]
     refused(script(name, *arguments, GPUS=0), r".*nowhere\S* is missing.*")
-    assert not any("train" in call for call in script.notes()) and sorted(p.name for p in tmp_path.iterdir()) in (["bin"], ["bin", "notes"])
+    assert not any("train" in call for call in script.notes()) and sorted(p.name for p in tmp_path.iterdir()) in (
+        ["bin"],
+        ["bin", "notes"],
+    )
 
 
 TRAINING = {

@@ -16,7 +16,9 @@ from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "translation"
-TINY = "--hidden-size 16 --attention-dim 8 --embed-dim 8 --encoder-layers 1 --decoder-layers 1 --attention-every-n-layers 1".split()
+TINY = (
+    "--hidden-size 16 --attention-dim 8 --embed-dim 8 --encoder-layers 1 --decoder-layers 1 --attention-every-n-layers 1".split()
+)
 
 
 def environment(commands=None):
@@ -122,7 +124,10 @@ def test_bad_input_is_one_line(text, tmp_path):
         (["prepare.sh", "de", "en", text / "train", tmp_path / "short", text / "test", data], "short.en has 2"),
         (["prepare.sh", "de", "en", *prefixes(text), data, 9999], "Vocabulary size too high"),
         (["prepare.sh", "de", "en", *prefixes(text), data, "8k"], "VOCAB is no whole number: 8k"),
-        (["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50], "rubbish.de, line 201: not UTF-8"),
+        (
+            ["prepare.sh", "de", "en", tmp_path / "rubbish", text / "valid", text / "test", data, 50],
+            "rubbish.de, line 201: not UTF-8",
+        ),
         (["prepare.sh", "de", "en", *prefixes(text), own.parent, 50], "own/bpe holds something else"),
         (["prepare.sh", "de", "en", text / "train", text / "valid", tmp_path / "nul", data, 50], "nul.de, line 31: a NUL byte"),
         (["prepare.sh", "de", "en", *prefixes(text), tmp_path / "a,b", 50], "a comma or colon"),
@@ -273,7 +278,10 @@ def test_evaluation_of_translations_with_nul_bytes(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "does, message",
     [
-        ("echo 'usage: fairseq-generate DATA'; echo 'fairseq-generate: error: no --beams'; exit 2", "fairseq-generate: error: no --beams"),
+        (
+            "echo 'usage: fairseq-generate DATA'; echo 'fairseq-generate: error: no --beams'; exit 2",
+            "fairseq-generate: error: no --beams",
+        ),
         ("echo Traceback; echo 'RuntimeError: out of memory'; exit 1", "RuntimeError: out of memory"),
         ("echo nothing", "fairseq-generate printed no translations"),
     ],

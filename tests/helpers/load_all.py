@@ -10,8 +10,8 @@ import sys
 
 import torch
 
-from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.files import weights_only
 
 if __name__ == "__main__":
     _, at_most = resource.getrlimit(resource.RLIMIT_AS)

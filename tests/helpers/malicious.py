@@ -8,7 +8,7 @@ import random
 import zipfile
 from typing import Any, Iterator, Tuple
 
-from fairseq_srupp.compat import allowed_classes
+from fairseq_srupp.compat.files import allowed_classes
 
 
 def name(module: str, attribute: str) -> bytes:

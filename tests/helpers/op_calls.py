@@ -128,9 +128,7 @@ def in_doubles(call: Call) -> Call:
     return call._replace(inputs=inputs, options=options, grad_h=wide(call.grad_h), grad_c_last=wide(call.grad_c_last))
 
 
-def differences(
-    found: Dict[str, Tensor], expected: Dict[str, Tensor], dtype: torch.dtype, terms: float = 0.0
-) -> List[str]:
+def differences(found: Dict[str, Tensor], expected: Dict[str, Tensor], dtype: torch.dtype, terms: float = 0.0) -> List[str]:
     """Where NaN, infinities and their signs are not the same, or finite values are not near.
 
     A small gradient may be what is left of larger `terms` that have been rounded, and is then no nearer than they are.

@@ -57,12 +57,16 @@ def until_eos(rows):
     return [list(itertools.takewhile(lambda token: token != EOS, row)) + [EOS] for row in rows]
 
 
-@pytest.mark.parametrize("options", [
-    ({}, {}),
-    ({"beam_size": 1}, {"num_beams": 1}),
-    ({"beam_size": 3, "len_penalty": 0.6, "max_len_b": 9}, {"num_beams": 3, "length_penalty": 0.6, "max_new_tokens": 10}),
-    ({"beam_size": 4, "min_len": 5, "max_len_b": 6}, {"num_beams": 4, "min_new_tokens": 5, "max_new_tokens": 7}),
-], ids=["default", "greedy", "short", "long enough"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ({}, {}),
+        ({"beam_size": 1}, {"num_beams": 1}),
+        ({"beam_size": 3, "len_penalty": 0.6, "max_len_b": 9}, {"num_beams": 3, "length_penalty": 0.6, "max_new_tokens": 10}),
+        ({"beam_size": 4, "min_len": 5, "max_len_b": 6}, {"num_beams": 4, "min_new_tokens": 5, "max_new_tokens": 7}),
+    ],
+    ids=["default", "greedy", "short", "long enough"],
+)
 def test_translations_are_those_of_fairseq(translation, options):
     model, task, exported = translation
     fairseqs, own = options

@@ -86,7 +86,13 @@ def test_dropouts(build):
         model = build(**options)
         stack = model.decoder.stack
         t = stack.layers[0].transform
-        return [t.dropout.p, stack.highway_dropout, model.decoder.output_dropout, t.attention_dropout, model.decoder.embed_dropout]
+        return [
+            t.dropout.p,
+            stack.highway_dropout,
+            model.decoder.output_dropout,
+            t.attention_dropout,
+            model.decoder.embed_dropout,
+        ]
 
     assert rates(dropout=0.3) == [0.3] * 5
     assert rates(dropout=0.3, attention_dropout=0.1, embed_dropout=0.0) == [0.3, 0.3, 0.3, 0.1, 0.0]

@@ -25,10 +25,14 @@ def exported(model, arguments, shapes, strict, path):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("options", [
-    {"attention_heads": 2, "attention_every_n_layers": 2},
-    {"adaptive_input": True, "adaptive_softmax_cutoff": "8,12", "adaptive_input_factor": 2, "adaptive_softmax_factor": 2},
-], ids=["plain", "adaptive"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention_heads": 2, "attention_every_n_layers": 2},
+        {"adaptive_input": True, "adaptive_softmax_cutoff": "8,12", "adaptive_input_factor": 2, "adaptive_softmax_factor": 2},
+    ],
+    ids=["plain", "adaptive"],
+)
 def test_language_model(awake, options, strict, tmp_path):
     config = SRUppLanguageModelConfig(**SIZES, **options, layers=2, mem_len=4)
     model = awake(SRUppLanguageModel.build_model(config, Task)).eval()
@@ -46,6 +50,4 @@ def test_translation_model(awake, strict, tmp_path):
     for padded in (0, 3):
         source, target = words(3, 9, 24, padded, left=True), words(3, 11, padded=padded)
         lengths = source.ne(PAD).sum(1)
-        torch.testing.assert_close(
-            program(source, lengths, target)[0], model(source, lengths, target)[0], rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(program(source, lengths, target)[0], model(source, lengths, target)[0], rtol=0, atol=1e-5)

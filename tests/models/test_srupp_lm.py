@@ -166,41 +166,44 @@ def test_shared_embeddings(awake, embed_dim):
     assert own.decoder.embed_tokens.weight.std().item() == pytest.approx(1 / math.sqrt(dim), rel=0.15)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"attention_heads": 3}, "multiple of heads"),
-    ({"attention_layers": "2,7"}, "layer 7 does not exist"),
-    ({"attention_layers": "last"}, "--attention-layers last"),
-    ({"hidden_size": 0}, "--hidden-size"),
-    ({"mem_len": -1}, "--mem-len"),
-    ({"dropout": 1.0}, "--dropout"),
-    ({"adaptive_softmax_cutoff": "5,500"}, "--adaptive-softmax-cutoff 5,500"),
-    ({"adaptive_softmax_cutoff": "3,9"}, "--adaptive-softmax-cutoff 3,9"),
-    ({"adaptive_softmax_cutoff": "9,5"}, "--adaptive-softmax-cutoff 9,5"),
-    ({"adaptive_softmax_cutoff": "many"}, "--adaptive-softmax-cutoff many"),
-    ({"adaptive_input": True}, "--adaptive-input needs"),
-    ({"adaptive_input": True, "adaptive_input_cutoff": "5,500"}, "--adaptive-input-cutoff 5,500"),
-    ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_factor": 100}, "100 times narrower"),
-    ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_factor": 0}, "--adaptive-softmax-factor"),
-    ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_factor": float("nan")}, "--adaptive-softmax-factor"),
-    ({"mem_len": "x"}, "--mem-len"),
-    ({"no_attention": True, "attention_layers": "1"}, "contradict"),
-    ({"tie_adaptive_weights": True}, "--tie-adaptive-weights"),
-    ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_dropout": 1.0}, "--adaptive-softmax-dropout"),
-    ({"adaptive_softmax_cutoff": "5", "share_decoder_input_output_embed": True}, "both adaptive, or both plain"),
-    (
-        {"adaptive_softmax_cutoff": "5", "adaptive_input": True, "tie_adaptive_proj": True},
-        "needs --tie-adaptive-weights",
-    ),
-    (
-        {
-            "adaptive_softmax_cutoff": "5",
-            "adaptive_input": True,
-            "adaptive_input_cutoff": "6",
-            "tie_adaptive_weights": True,
-        },
-        "same cut-offs",
-    ),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"attention_heads": 3}, "multiple of heads"),
+        ({"attention_layers": "2,7"}, "layer 7 does not exist"),
+        ({"attention_layers": "last"}, "--attention-layers last"),
+        ({"hidden_size": 0}, "--hidden-size"),
+        ({"mem_len": -1}, "--mem-len"),
+        ({"dropout": 1.0}, "--dropout"),
+        ({"adaptive_softmax_cutoff": "5,500"}, "--adaptive-softmax-cutoff 5,500"),
+        ({"adaptive_softmax_cutoff": "3,9"}, "--adaptive-softmax-cutoff 3,9"),
+        ({"adaptive_softmax_cutoff": "9,5"}, "--adaptive-softmax-cutoff 9,5"),
+        ({"adaptive_softmax_cutoff": "many"}, "--adaptive-softmax-cutoff many"),
+        ({"adaptive_input": True}, "--adaptive-input needs"),
+        ({"adaptive_input": True, "adaptive_input_cutoff": "5,500"}, "--adaptive-input-cutoff 5,500"),
+        ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_factor": 100}, "100 times narrower"),
+        ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_factor": 0}, "--adaptive-softmax-factor"),
+        ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_factor": float("nan")}, "--adaptive-softmax-factor"),
+        ({"mem_len": "x"}, "--mem-len"),
+        ({"no_attention": True, "attention_layers": "1"}, "contradict"),
+        ({"tie_adaptive_weights": True}, "--tie-adaptive-weights"),
+        ({"adaptive_softmax_cutoff": "5", "adaptive_softmax_dropout": 1.0}, "--adaptive-softmax-dropout"),
+        ({"adaptive_softmax_cutoff": "5", "share_decoder_input_output_embed": True}, "both adaptive, or both plain"),
+        (
+            {"adaptive_softmax_cutoff": "5", "adaptive_input": True, "tie_adaptive_proj": True},
+            "needs --tie-adaptive-weights",
+        ),
+        (
+            {
+                "adaptive_softmax_cutoff": "5",
+                "adaptive_input": True,
+                "adaptive_input_cutoff": "6",
+                "tie_adaptive_weights": True,
+            },
+            "same cut-offs",
+        ),
+    ],
+)
 def test_impossible_options_are_one_line(awake, options, message):
     with pytest.raises(UserError) as error:
         model_of(awake, **options)

@@ -17,7 +17,15 @@ PAD = Task.source_dictionary.pad()
 
 
 def model_of(awake, task=Task, seed=1, **options):
-    options = {"hidden_size": 12, "attention_dim": 8, "embed_dim": 6, "encoder_layers": 2, "decoder_layers": 3, "dropout": 0.0, **options}
+    options = {
+        "hidden_size": 12,
+        "attention_dim": 8,
+        "embed_dim": 6,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "dropout": 0.0,
+        **options,
+    }
     torch.manual_seed(seed)
     return awake(SRUppTransformer.build_model(SRUppTransformerConfig(**options), task)).eval()
 
@@ -61,9 +69,7 @@ def test_step_by_step_equals_full_with_beams_reordered_and_sentences_removed(awa
 def test_searching_in_half_precision(awake, dtype, device):
     """fairseq-generate --fp16 calls half() on the model: scores are those of single precision but for rounding."""
     model = model_of(awake)
-    generator = SequenceGenerator(
-        [copy.deepcopy(model).to(device, dtype)], Task.target_dictionary, beam_size=3, max_len_b=12
-    )
+    generator = SequenceGenerator([copy.deepcopy(model).to(device, dtype)], Task.target_dictionary, beam_size=3, max_len_b=12)
     source, _ = batch()
     sample = {"net_input": {"src_tokens": source.to(device), "src_lengths": (source != PAD).sum(1).to(device)}}
     for sentence, hypotheses in zip(source, generator.generate(None, sample)):
@@ -234,9 +240,7 @@ def test_torchscript_computes_and_finds_the_same(awake, options, tmp_path):
     scripted = torch.jit.load(tmp_path / "model.pt")
     torch.testing.assert_close(scripted(source, None, target)[0], model(source, None, target)[0], rtol=0, atol=1e-6)
 
-    generators = [
-        SequenceGenerator([copy.deepcopy(model)], Task.target_dictionary, beam_size=3, max_len_b=12) for _ in range(2)
-    ]
+    generators = [SequenceGenerator([copy.deepcopy(model)], Task.target_dictionary, beam_size=3, max_len_b=12) for _ in range(2)]
     generators[1] = torch.jit.script(generators[1])
     sample = {"net_input": {"src_tokens": source, "src_lengths": (source != PAD).sum(1)}}
     with torch.no_grad():  # fairseq's own is lost in compiling

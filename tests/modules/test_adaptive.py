@@ -79,9 +79,7 @@ def test_gradients_are_those_of_the_plain_computation():
     adaptive, softmax = build()
     words, target = torch.tensor([[3, 12, 59, 12]]), torch.tensor([[12, 2, 30, 59]])
     parameters = [*softmax.parameters()]
-    plain = sum(
-        log_prob(softmax, embedding(adaptive, w), t) for w, t in zip(words[0].tolist(), target[0].tolist())
-    )
+    plain = sum(log_prob(softmax, embedding(adaptive, w), t) for w, t in zip(words[0].tolist(), target[0].tolist()))
     expected = torch.autograd.grad(plain, parameters)
     got = torch.autograd.grad(softmax.log_probs_of(adaptive(words), target).sum(), parameters)
     for a, b in zip(got, expected):

@@ -13,7 +13,9 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize("beam", SEARCHES)
-@pytest.mark.parametrize("options", [{"heads": 2}, {"attention_layers": [2]}, {"independent_query": True, "attention_norm": "pre"}])
+@pytest.mark.parametrize(
+    "options", [{"heads": 2}, {"attention_layers": [2]}, {"independent_query": True, "attention_norm": "pre"}]
+)
 @pytest.mark.parametrize("padded", [True, False])
 def test_step_by_step_equals_full_with_rows_reordered_and_removed(awake, beam, options, padded):
     stack, source = stack_of(awake, **options), inputs(5, 3, seed=3)

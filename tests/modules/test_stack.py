@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_stack import D, DA, inputs, stack_of
+from small_stack import DA, D, inputs, stack_of
 
 from fairseq_srupp.modules import SRUppLayer, SRUppStack, attention_layer_indices
 from fairseq_srupp.modules.masks import AttentionMask
@@ -74,7 +74,9 @@ def test_a_layer_with_memory_and_state_computes_what_the_paper_says(awake):
     torch.testing.assert_close(h, layer_by_the_paper(stack.layers[0], x, memory, c))
 
 
-@pytest.mark.parametrize("attention, expected", [(True, 4 * D * DA + 2 * DA + 4 * D + 2 * DA**2 + 1), (False, 4 * D * DA + 2 * DA + 4 * D)])
+@pytest.mark.parametrize(
+    "attention, expected", [(True, 4 * D * DA + 2 * DA + 4 * D + 2 * DA**2 + 1), (False, 4 * D * DA + 2 * DA + 4 * D)]
+)
 def test_parameter_counts(attention, expected):
     assert sum(p.numel() for p in SRUppLayer(D, DA, attention=attention).parameters()) == expected
 
@@ -93,7 +95,11 @@ def test_initial_values():
     assert layer.transform.alpha.item() == 0
     assert (layer.bias[0] == 0).all() and (layer.bias[1] == -2).all()
     assert -1 <= layer.weight_c.min() < -0.9 and 0.9 < layer.weight_c.max() <= 1
-    for weight, scale in ((layer.transform.in_proj.weight, 1), (layer.transform.kv_proj.weight, 1), (layer.transform.out_proj.weight, 0.8)):
+    for weight, scale in (
+        (layer.transform.in_proj.weight, 1),
+        (layer.transform.kv_proj.weight, 1),
+        (layer.transform.out_proj.weight, 0.8),
+    ):
         bound = scale * math.sqrt(6 / sum(weight.shape))
         assert 0.98 * bound < weight.abs().max() <= bound
 
@@ -104,12 +110,19 @@ def test_which_layers_attend():
     assert attention_layer_indices(10, explicit=[10, 6]) == [6, 10]
     stack = SRUppStack(D, DA, 4, attention_layers=[2, 4])
     assert [layer.attention for layer in stack.layers] == [False, True, False, True]
-    for call in (lambda: attention_layer_indices(4, 5), lambda: attention_layer_indices(4, 0), lambda: attention_layer_indices(4, explicit=[5])):
+    for call in (
+        lambda: attention_layer_indices(4, 5),
+        lambda: attention_layer_indices(4, 0),
+        lambda: attention_layer_indices(4, explicit=[5]),
+    ):
         with pytest.raises(ValueError, match="layer"):
             call()
 
 
-@pytest.mark.parametrize("options, message", [({"heads": 3}, "multiple of heads"), ({"attention_norm": "both"}, "attention_norm"), ({"bidirectional": True}, "even")])
+@pytest.mark.parametrize(
+    "options, message",
+    [({"heads": 3}, "multiple of heads"), ({"attention_norm": "both"}, "attention_norm"), ({"bidirectional": True}, "even")],
+)
 def test_sizes_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         SRUppStack(9, DA, 2, **options)
@@ -140,7 +153,7 @@ def test_a_position_sees_exactly_its_window(awake, window):
         layer.bias[0].fill_(-1e4)
     x = inputs(8).requires_grad_()
     for t in range(8):
-        gradient, = torch.autograd.grad(stack.forward_cached(x, window=window)[0][t].sum(), x)
+        (gradient,) = torch.autograd.grad(stack.forward_cached(x, window=window)[0][t].sum(), x)
         seen = [s for s in range(8) if gradient[s].abs().max() > 0]
         assert seen == list(range(max(0, t - window), t + 1))
 
@@ -177,10 +190,10 @@ def test_gradients_reach_the_projections_of_the_memory_but_not_the_memory(awake)
     _, state = stack.forward_segment(x[:2], mem_len=4)
     _, state = stack.forward_segment(x[2:4], state, mem_len=4)
     assert all(not layer.memory.requires_grad and not layer.c.requires_grad for layer in state)
-    first, = torch.autograd.grad(stack.forward_segment(x[4:], state, mem_len=4)[0].sum(), x)
+    (first,) = torch.autograd.grad(stack.forward_segment(x[4:], state, mem_len=4)[0].sum(), x)
     assert first[:4].abs().max() == 0 and first[4:].abs().min() > 0
     kv = stack.layers[0].transform.kv_proj.weight
-    with_memory, = torch.autograd.grad(stack.forward_segment(x[4:], state, mem_len=4)[0].sum(), kv)
+    (with_memory,) = torch.autograd.grad(stack.forward_segment(x[4:], state, mem_len=4)[0].sum(), kv)
     own = SRUppStack.forward_segment(stack, x[4:], [layer._replace(memory=None) for layer in state], mem_len=4)[0]
     assert not torch.allclose(with_memory, torch.autograd.grad(own.sum(), kv)[0])
 
@@ -189,7 +202,7 @@ def test_causality_and_reach(awake):
     x = inputs(6).requires_grad_()
     for causal in (True, False):
         stack = stack_of(awake, causal=causal, bidirectional=not causal)
-        gradient, = torch.autograd.grad(stack(x)[2, 0].sum(), x)
+        (gradient,) = torch.autograd.grad(stack(x)[2, 0].sum(), x)
         reached = gradient[:, 0].abs().amax(1) > 0
         assert reached.tolist() == [True] * 3 + [not causal] * 3
         assert gradient[:, 1].abs().max() == 0, "sentences of a batch must not see each other"

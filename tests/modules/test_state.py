@@ -56,7 +56,12 @@ def test_leaving_rows_out_moves_no_other_and_spends_the_view():
     longer = kept.append(rows[:3], -rows[:3])
     assert longer.keys.shape == (3, 3, 6, 4) and torch.equal(longer.keys[:, :, :4], kept.keys)
     for spent in (cache, older):
-        for use in (lambda: spent.keys, lambda: spent.append(rows, rows), lambda: spent.keep(1, {}), lambda: len(spent.last(1).values)):
+        for use in (
+            lambda: spent.keys,
+            lambda: spent.append(rows, rows),
+            lambda: spent.keep(1, {}),
+            lambda: len(spent.last(1).values),
+        ):
             with pytest.raises(RuntimeError, match="spent"):
                 use()
     assert len(KeyValueCache().keep(3, {4: 1})) == 0
@@ -68,7 +73,7 @@ def test_with_gradients_rows_are_copied(take):
     cache = KeyValueCache().append(rows, -rows)
     kept = take(cache)
     assert torch.equal(kept.keys, rows[[2, 1]]) and torch.equal(cache.keys, rows)
-    gradient, = torch.autograd.grad(kept.keys.sum() - 2 * kept.values.sum(), rows)
+    (gradient,) = torch.autograd.grad(kept.keys.sum() - 2 * kept.values.sum(), rows)
     assert gradient.flatten(1).eq(torch.tensor([0.0, 3, 3]).view(-1, 1)).all()
 
 

@@ -405,7 +405,5 @@ def test_what_is_not_seen_may_be_anything(awake):
 def test_every_instruction_set(limit):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(pathlib.Path(__file__))]
     command += ["-k", "layers or search or bf16 or int8 or seen"]
-    done = subprocess.run(
-        command, env=os.environ | {"ATEN_CPU_CAPABILITY": limit}, capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run(command, env=os.environ | {"ATEN_CPU_CAPABILITY": limit}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout

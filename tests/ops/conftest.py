@@ -71,9 +71,7 @@ def results():
     def run(inputs: list[Tensor], **options) -> dict[str, Tensor]:
         h, c_last = sru_recurrence(*inputs, **options)
         generator = torch.Generator().manual_seed(7)
-        grads = [
-            torch.randn(out.shape, generator=generator, dtype=torch.float64).bfloat16() for out in (h, c_last)
-        ]
+        grads = [torch.randn(out.shape, generator=generator, dtype=torch.float64).bfloat16() for out in (h, c_last)]
         gradients = torch.autograd.grad([h, c_last], inputs, [grads[0].to(h), grads[1].to(c_last)])
         return dict(zip(NAMES, (h.detach(), c_last.detach(), *gradients)))
 

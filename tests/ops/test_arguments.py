@@ -90,9 +90,7 @@ def test_dtypes_beside_half_precision():
     call(**half, bias=torch.zeros(2, D).bfloat16())
     with pytest.raises(TypeError, match="c0 has dtype torch.bfloat16, expected torch.float32"):
         call(**half, c0=torch.zeros(B, D).bfloat16())
-    with pytest.raises(
-        TypeError, match="weight_c has dtype torch.float16, expected torch.bfloat16 or torch.float32"
-    ):
+    with pytest.raises(TypeError, match="weight_c has dtype torch.float16, expected torch.bfloat16 or torch.float32"):
         call(**half, weight_c=torch.zeros(2, D).half())
 
 

@@ -66,9 +66,7 @@ except RuntimeError as error:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_without_kernels_one_warning_names_the_command(compiled):
     warned, found, refused = run(INPUTS + f"COMPILED = {compiled}" + WITHOUT_KERNELS).splitlines()
-    assert warned.startswith(
-        "1 the SRU++ recurrence runs on its slow PyTorch reference: fairseq_srupp._C is not built"
-    )
+    assert warned.startswith("1 the SRU++ recurrence runs on its slow PyTorch reference: fairseq_srupp._C is not built")
     for line in (warned, found, refused):
         assert "`pip install --no-build-isolation -e .`" in line and "`make setup`" in line
     assert found.startswith("(False, ")
@@ -153,9 +151,7 @@ def test_gates_in_every_instruction_set(limit):
     tests = "range or saturate or nan or denormal"
     file = str(pathlib.Path(__file__).with_name("test_cpu_kernels.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, "-k", tests]
-    done = subprocess.run(
-        command, env=os.environ | {"ATEN_CPU_CAPABILITY": limit}, capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run(command, env=os.environ | {"ATEN_CPU_CAPABILITY": limit}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
 
 

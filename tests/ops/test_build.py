@@ -22,9 +22,7 @@ def setup(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_without_torch_one_line_says_what_to_run(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
-    done = setup(
-        "build_ext", "--build-lib", str(tmp_path), PYTHONPATH=str(tmp_path), FAIRSEQ_SRUPP_NO_EXTENSION="0"
-    )
+    done = setup("build_ext", "--build-lib", str(tmp_path), PYTHONPATH=str(tmp_path), FAIRSEQ_SRUPP_NO_EXTENSION="0")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "run `pip install torch" in line and "pip install --no-build-isolation ." in line

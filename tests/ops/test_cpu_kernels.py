@@ -20,18 +20,14 @@ def keep_threads():
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("length", [1, 2, 17, 128, 1000])
 @pytest.mark.parametrize("channels", [1, 3, 5, 33, 130])
-def test_lengths_and_widths(
-    poison, make_inputs, make_options, results, exact, assert_near, dtype, length, channels
-):
+def test_lengths_and_widths(poison, make_inputs, make_options, results, exact, assert_near, dtype, length, channels):
     inputs, options = make_inputs(length, 3, channels, dtype), make_options(length, 3, channels)
     assert_near(results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("length, batch, channels", [(1, 1, 2), (2, 5, 66), (17, 3, 258), (40, 1, 2 * 1100)])
-def test_both_directions(
-    poison, make_inputs, make_options, results, exact, assert_near, dtype, length, batch, channels
-):
+def test_both_directions(poison, make_inputs, make_options, results, exact, assert_near, dtype, length, batch, channels):
     inputs, options = make_inputs(length, batch, channels, dtype), make_options(length, batch, channels)
     options["bidirectional"] = True
     assert_near(results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[dtype])
@@ -42,9 +38,7 @@ def test_many_tiles(make_inputs, make_options, results, exact, assert_near, bidi
     """Wider than a tile, and large enough that every thread has several."""
     inputs, options = make_inputs(20, 3, 2310), make_options(20, 3, 2310)
     options["bidirectional"] = bidirectional
-    assert_near(
-        results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[torch.float32]
-    )
+    assert_near(results(inputs, **options, backend="cpu"), exact(inputs, **options), TOLERANCES[torch.float32])
 
 
 def test_blocks_above_4_mib(poison, make_inputs, results, exact, assert_near):
@@ -136,9 +130,7 @@ def test_huge_inputs_saturate(backend, dtype):
     weight_c = torch.ones(2, 4, dtype=state, requires_grad=True)
     c0 = torch.full((1, 4), 2.0, dtype=state)
     h, c_last = sru_recurrence(u, x, weight_c, torch.zeros_like(weight_c), c0, backend=backend)
-    assert c_last.tolist() == [
-        [3.0, 2.0, 3.0, 2.0]
-    ]  # forget gate shut: the candidate; open: the state of before
+    assert c_last.tolist() == [[3.0, 2.0, 3.0, 2.0]]  # forget gate shut: the candidate; open: the state of before
     assert h[-1, 0].tolist() == [0.5, 0.5, 3.0, 2.0]  # reset gate shut: x; open: the state
     for gradient in torch.autograd.grad(h.sum() + c_last.sum(), (u, x, weight_c)):
         assert gradient.isfinite().all()
@@ -181,9 +173,7 @@ def test_infinite_gradients_are_those_of_the_reference(gates):
     weight_c = torch.full((2, 70), 0.5)
     grad_h = torch.full((2, 1, 70), float("inf"))
     got, expected = (
-        torch.autograd.grad(
-            sru_recurrence(u, x, weight_c, torch.zeros(2, 70), backend=backend)[0], (u, x), grad_h
-        )
+        torch.autograd.grad(sru_recurrence(u, x, weight_c, torch.zeros(2, 70), backend=backend)[0], (u, x), grad_h)
         for backend in ("cpu", "reference")
     )
     for one, other in zip(got, expected):

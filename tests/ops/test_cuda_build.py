@@ -163,7 +163,7 @@ def test_the_library_is_that_of_torch(monkeypatch, tmp_path, cuda, name):
 
 def test_the_source_is_one_piece_in_the_order_of_use():
     source = nvrtc._kernel_source()
-    assert "#include \"" not in source and "#pragma once" not in source
+    assert '#include "' not in source and "#pragma once" not in source
     order = ("struct BFloat16", "struct CommonArguments", "copy_ahead(", "class RowsAhead", "#define SRUPP_KERNELS")
     places = [source.index(text) for text in order]
     assert places == sorted(places)

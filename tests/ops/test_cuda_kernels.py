@@ -182,9 +182,7 @@ def test_sequences_are_read_16_bytes_at_a_time_or_as_many_as_they_can_be(device)
     ):
         device.names.clear()
         check(device, 9, 1, channels, dtype, bidirectional=bidirectional)
-        assert [name for name in device.names if f"_{piece}_1_" in name] == [
-            name for name in device.names if "_sum_" not in name
-        ]
+        assert [name for name in device.names if f"_{piece}_1_" in name] == [name for name in device.names if "_sum_" not in name]
 
 
 @pytest.mark.parametrize(

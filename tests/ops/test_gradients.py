@@ -30,18 +30,13 @@ def test_gradcheck(make_inputs, make_options, backend, padded, masked, bidirecti
 def test_one_output_only(make_inputs, backend, output):
     """The gradient of the other output is none at all, which the kernels take for zeros."""
     inputs = make_inputs(4, 2, 3, torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda *tensors: sru_recurrence(*tensors, backend=backend)[output], inputs
-    )
+    assert torch.autograd.gradcheck(lambda *tensors: sru_recurrence(*tensors, backend=backend)[output], inputs)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("wanted", range(5))
 def test_one_input_only(make_inputs, backend, wanted):
-    inputs = [
-        tensor.requires_grad_(number == wanted)
-        for number, tensor in enumerate(make_inputs(4, 2, 3, torch.float64))
-    ]
+    inputs = [tensor.requires_grad_(number == wanted) for number, tensor in enumerate(make_inputs(4, 2, 3, torch.float64))]
     assert torch.autograd.gradcheck(lambda *tensors: sru_recurrence(*tensors, backend=backend), inputs)
 
 

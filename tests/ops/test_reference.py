@@ -71,11 +71,7 @@ def test_halves_of_a_bidirectional_call(make_inputs, make_options, backend):
     mask, padding = options["dropout_mask"], options["padding_mask"]
     forwards = [tensor[..., :5] for tensor in inputs]
     backwards = [tensor[..., 5:].flip(0) if tensor.shape[0] == 9 else tensor[..., 5:] for tensor in inputs]
-    h_forwards, c_forwards = sru_recurrence(
-        *forwards, dropout_mask=mask[:, :5], padding_mask=padding, backend=backend
-    )
-    h_backwards, c_backwards = sru_recurrence(
-        *backwards, dropout_mask=mask[:, 5:], padding_mask=padding.flip(0), backend=backend
-    )
+    h_forwards, c_forwards = sru_recurrence(*forwards, dropout_mask=mask[:, :5], padding_mask=padding, backend=backend)
+    h_backwards, c_backwards = sru_recurrence(*backwards, dropout_mask=mask[:, 5:], padding_mask=padding.flip(0), backend=backend)
     torch.testing.assert_close(h, torch.cat([h_forwards, h_backwards.flip(0)], dim=-1))
     torch.testing.assert_close(c_last, torch.cat([c_forwards, c_backwards], dim=-1))

@@ -76,9 +76,7 @@ def test_without_saved_states_there_are_no_gradients(make_inputs):
 @pytest.mark.parametrize("backend", ["cpu", "reference", None])
 def test_compile_without_a_graph_break(make_inputs, make_options, backend):
     def step(u, x, weight_c, bias, c0, mask, padding):
-        h, c_last = sru_recurrence(
-            u * 2, x + 1, weight_c, bias, c0, dropout_mask=mask, padding_mask=padding, backend=backend
-        )
+        h, c_last = sru_recurrence(u * 2, x + 1, weight_c, bias, c0, dropout_mask=mask, padding_mask=padding, backend=backend)
         return h.tanh(), c_last * 3
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -99,9 +97,7 @@ def test_inductor(make_inputs):
     expected = sru_recurrence(*inputs)
     torch.testing.assert_close((h, c_last), expected)
     ones = [torch.ones_like(h), torch.ones_like(c_last)]
-    torch.testing.assert_close(
-        torch.autograd.grad([h, c_last], inputs, ones), torch.autograd.grad(expected, inputs, ones)
-    )
+    torch.testing.assert_close(torch.autograd.grad([h, c_last], inputs, ones), torch.autograd.grad(expected, inputs, ones))
 
 
 def test_autocast_casts_x_to_the_dtype_of_u(make_inputs):

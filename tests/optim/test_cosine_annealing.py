@@ -17,9 +17,7 @@ PEAK = 0.0003
 
 
 def scheduler(lr=(PEAK,), **config):
-    optimizer = optim.build_optimizer(
-        OmegaConf.create({"_name": "radam", "lr": list(lr)}), [torch.nn.Parameter(torch.zeros(1))]
-    )
+    optimizer = optim.build_optimizer(OmegaConf.create({"_name": "radam", "lr": list(lr)}), [torch.nn.Parameter(torch.zeros(1))])
     return CosineAnnealing(CosineAnnealingConfig(lr=list(lr), **config), optimizer)
 
 

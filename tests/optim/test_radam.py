@@ -69,7 +69,7 @@ def test_steps_follow_the_formulas(betas, eps, weight_decay, first_rectified):
         optimizer.step()
         trace.append([param.detach().clone() for param in params])
     beta1, beta2 = eval(betas)
-    for i, size in enumerate(sizes):
+    for i in range(len(sizes)):
         for place in range(start[i].numel()):
             expected, rectified = by_hand(
                 start[i].flatten()[place].item(),

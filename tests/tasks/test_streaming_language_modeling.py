@@ -19,8 +19,7 @@ from fairseq_srupp.tasks.streaming_language_modeling import (
 )
 
 TRANSFORMER = (
-    "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 "
-    "--decoder-attention-heads 1"
+    "--arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 --decoder-attention-heads 1"
 ).split()
 
 

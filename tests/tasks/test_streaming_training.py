@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fairseq_srupp.compat.files.weights_only import load
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
-from fairseq_srupp.compat.weights_only import load
 
 ADAPTIVE = (
     "--arch srupp_lm --layers 2 --hidden-size 16 --attention-dim 8 --embed-dim 16 --alpha-init 0.7 --dropout 0 "
@@ -123,10 +123,7 @@ def test_an_average_of_the_weights_is_kept(data, tmp_path):
     train(data, tmp_path / "whole", *options, "--max-update", 8)
     train(data, tmp_path / "parts", *options, "--max-update", 5)
     train(data, tmp_path / "parts", *options, "--max-update", 8)
-    states = [
-        load(tmp_path / run / "checkpoint_last.pt")["extra_state"]["ema"]
-        for run in ("whole", "parts")
-    ]
+    states = [load(tmp_path / run / "checkpoint_last.pt")["extra_state"]["ema"] for run in ("whole", "parts")]
     assert states[0] and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], value) for name, value in weights(tmp_path / "whole").items())
 

@@ -17,8 +17,8 @@ import malicious
 import op_calls
 from stopped_runs import environment, run_with_kills
 
-from fairseq_srupp.compat import weights_only
 from fairseq_srupp.compat.errors import UserError
+from fairseq_srupp.compat.files import weights_only
 from fairseq_srupp.compat.user_dir import PACKAGE_DIR
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -80,7 +80,7 @@ def malice(folder: Path, seed: int, count: int) -> Iterator[Tried]:
     marker = folder / "code-ran"
     programs = dict(list(itertools.chain(code(marker), malicious.crafted()))[:count])
     programs.update((f"seed {seed + i}", malicious.mutated(seed + i)) for i in range(count - len(programs)))
-    for at, (name, program) in enumerate(programs.items()):
+    for at, program in enumerate(programs.values()):
         malicious.write(folder / f"malicious-{at}.pt", program)
     paths = [folder / f"malicious-{at}.pt" for at in range(len(programs))]
     names, done = list(programs), 0

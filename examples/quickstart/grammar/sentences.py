@@ -7,8 +7,27 @@ import re
 
 from grammar import english, german
 from grammar.words import (
-    ADJECTIVES, ADVERBS, BE, HE, IT, NOUNS, PLACES, SHE, THEY, VERBS, WE, YOU, YOU_ALL, Adverb, Clause, Complement, I,
-    NounPhrase, Slot, Verb, rows,
+    ADJECTIVES,
+    ADVERBS,
+    BE,
+    HE,
+    IT,
+    NOUNS,
+    PLACES,
+    SHE,
+    THEY,
+    VERBS,
+    WE,
+    YOU,
+    YOU_ALL,
+    Adverb,
+    Clause,
+    Complement,
+    I,
+    NounPhrase,
+    Slot,
+    Verb,
+    rows,
 )  # fmt: skip
 
 _LOCATIONS = {slot for slots in PLACES.values() for slot in slots}

@@ -92,7 +92,7 @@ def _verb(german, third, perfect, english, complements="", mark="", subjects="pe
 
 
 PRONOUNS = [tuple(side.split() for side in row) for row in rows("pronouns")]  # German and English forms
-I, YOU, HE, SHE, IT, WE, YOU_ALL, THEY = range(8)
+I, YOU, HE, SHE, IT, WE, YOU_ALL, THEY = range(8)  # noqa: E741
 ENDINGS = {(kind, case): forms.split() for kind, case, forms in rows("endings")}
 IRREGULAR = {row[0]: (row[1].split(), *row[2:3]) for row in rows("irregular")}
 MODALS = {row[0]: (row[3] + ", ").split(", ")[:3] for row in rows("irregular") if row[3:]}

@@ -9,16 +9,15 @@
     return host_device::run(blocks, threads, [=] { kernel(*static_cast<const Arguments*>(arguments)); }); \
   }
 
-#define SRUPP_SEQUENCES(T, type, piece, channels)                                         \
-  SRUPP_ENTRY("srupp_forward_" #piece "_" #channels "_" #type, srupp::ForwardArguments,   \
-              srupp_forward_##piece##_##channels##_##type)                                \
-  SRUPP_ENTRY("srupp_backward_" #piece "_" #channels "_" #type, srupp::BackwardArguments, \
-              srupp_backward_##piece##_##channels##_##type)
+#define SRUPP_SEQUENCES(T, type, piece, channels)                                                                            \
+  SRUPP_ENTRY(                                                                                                               \
+      "srupp_forward_" #piece "_" #channels "_" #type, srupp::ForwardArguments, srupp_forward_##piece##_##channels##_##type) \
+  SRUPP_ENTRY(                                                                                                               \
+      "srupp_backward_" #piece "_" #channels "_" #type, srupp::BackwardArguments, srupp_backward_##piece##_##channels##_##type)
 
-#define SRUPP_TYPE(T, type)                                                    \
-  SRUPP_KINDS_##type(SRUPP_SEQUENCES, T)                                       \
-  SRUPP_ENTRY("srupp_step_" #type, srupp::ForwardArguments, srupp_step_##type) \
-  SRUPP_ENTRY("srupp_sum_" #type, srupp::SumArguments, srupp_sum_##type)
+#define SRUPP_TYPE(T, type)                                                                                           \
+  SRUPP_KINDS_##type(SRUPP_SEQUENCES, T) SRUPP_ENTRY("srupp_step_" #type, srupp::ForwardArguments, srupp_step_##type) \
+      SRUPP_ENTRY("srupp_sum_" #type, srupp::SumArguments, srupp_sum_##type)
 
 SRUPP_KERNELS(float, float32)
 SRUPP_KERNELS(double, float64)

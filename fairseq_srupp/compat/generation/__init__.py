@@ -1,0 +1,1 @@
+"""What fairseq-generate and fairseq-interactive read and print."""

@@ -1,0 +1,1 @@
+"""Runs of fairseq-train: batches, schedules, processes, validation."""
