@@ -91,7 +91,7 @@ def test_nvrtc_compiles_the_same_source_and_nothing_spills(compiler, dtype, capa
             fit = SHARED_MEMORY[capability] * 1024 // (shared + 1024)  # 1 KiB of each block is the system's
             # a quarter of the 65,536 registers for every scheduler; a warp gets them 8 a thread at a time
             assert 4 * (16_384 // (32 * rounded(registers))) >= fit, (name, registers)
-            if capability == (9, 0) and dtype.itemsize <= 4:  # the figures of examples/benchmarks/README.md
+            if capability == (9, 0) and dtype.itemsize <= 4:  # the figures of examples/benchmarks/RESULTS.md
                 most = {"forward_16_1": 128, "backward_16_1": 144, "forward_16_2": 136, "backward_16_2": 248}
                 assert rounded(registers) <= most[name.removeprefix("srupp_").rpartition("_")[0]], (name, registers)
 
