@@ -39,12 +39,12 @@ SOURCES := csrc tests/ops/cuda_on_host
 lint: $(READY)
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/ruff format --quiet --check .
-	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' -o -name '*.inl' | xargs $(VENV)/bin/clang-format --dry-run --Werror
 
 format: $(READY)
 	$(VENV)/bin/ruff check --quiet --fix .
 	$(VENV)/bin/ruff format --quiet .
-	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format -i
+	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' -o -name '*.inl' | xargs $(VENV)/bin/clang-format -i
 
 TORTURE_MINUTES ?= 30
 torture: $(READY)

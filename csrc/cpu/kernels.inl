@@ -74,8 +74,7 @@ SRUPP_INLINE Inputs<State<T>> inputs(const T* u, const T* x, int64_t channels, i
 }
 
 template <class T>
-SRUPP_INLINE void forward_lanes(
-    int count, const T* u, const T* x, int64_t channels, Lanes<State<T>>& lanes, T* h, T* c) {
+SRUPP_INLINE void forward_lanes(int count, const T* u, const T* x, int64_t channels, Lanes<State<T>>& lanes, T* h, T* c) {
   const auto limit = unfolded(saturation(State<T>()));
   SRUPP_VECTORISE
   for (int i = 0; i < count; ++i) {
@@ -133,8 +132,7 @@ struct BackwardRow {
 
 template <class T, class C>
 SRUPP_INLINE void backward_lanes(
-    int count, const BackwardRow<T, C>& row, int64_t at, int64_t channels, Lanes<State<T>>& lanes,
-    Sums<State<T>>& sums) {
+    int count, const BackwardRow<T, C>& row, int64_t at, int64_t channels, Lanes<State<T>>& lanes, Sums<State<T>>& sums) {
   using S = State<T>;
   const T *u = row.u + at, *x = row.x + at, *grad_h = row.grad_h + at;
   const C* c_before = row.c_before + at;
@@ -159,8 +157,7 @@ SRUPP_INLINE void backward_lanes(
 
 template <class T, class C>
 SRUPP_TARGET void backward_row(
-    const BackwardTile<T>& tile, const BackwardRow<T, C>& row, bool more, Lanes<State<T>>* lanes,
-    Sums<State<T>>* sums) {
+    const BackwardTile<T>& tile, const BackwardRow<T, C>& row, bool more, Lanes<State<T>>* lanes, Sums<State<T>>* sums) {
   int64_t i = 0;
   for (; i + kLanes <= tile.count; i += kLanes) {
     if (more) {

@@ -128,7 +128,7 @@ class Outputs {
   template <class W>
   void by_kernel(const W* weight, const Floats& x, int64_t inner) {
     numbers_.resize(rows * width);
-    const Product<W> product{weight, inner, rows, x.data(), inner, numbers_.data(), width};
+    const Product<W> product{weight, rows, width, inner, x.data(), numbers_.data()};
     const auto multiply = multiply_kernel<W>();
     const int64_t grain = std::max<int64_t>(4, kGrain / (inner * rows));
     torch::stable::parallel_for(0, width, grain, [&](int64_t begin, int64_t end) { multiply(product, begin, end); });

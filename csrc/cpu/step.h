@@ -13,13 +13,10 @@ using Int8 = signed char;
 // y (rows, N) = x (rows, K) W^T
 template <class W>
 struct Product {
-  const W* weight;  // (N, K)
-  int64_t inner;    // K
-  int64_t rows;
+  const W* weight;             // (N, K)
+  int64_t rows, width, inner;  // rows, N, K
   const float* x;
-  int64_t x_stride;  // from row to row, in elements, as y_stride
   float* y;
-  int64_t y_stride;
 };
 
 // What a query makes of K positions: the mean of their values, weighted by the softmax of scaled products of query and keys.

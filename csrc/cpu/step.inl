@@ -8,8 +8,8 @@ typedef float Floats __attribute__((vector_size(SRUPP_WIDTH * 4)));
 typedef unsigned Bits __attribute__((vector_size(SRUPP_WIDTH * 4)));
 typedef unsigned short HalfBits __attribute__((vector_size(SRUPP_WIDTH * 2)));
 
-constexpr int kOutputs = 4;                        // of a product, at a time
-constexpr int kRows = SRUPP_WIDTH == 16 ? 4 : 2;   // as many sums as there are registers for
+constexpr int kOutputs = 4;                       // of a product, at a time
+constexpr int kRows = SRUPP_WIDTH == 16 ? 4 : 2;  // as many sums as there are registers for
 
 template <class V, class T>
 SRUPP_TARGET SRUPP_INLINE V loaded(const T* from) {
@@ -39,13 +39,13 @@ SRUPP_TARGET SRUPP_INLINE float sum_of(Floats vector) {
 
 template <int kRowCount, int kOutputCount, class W>
 SRUPP_TARGET SRUPP_INLINE void multiply_block(const Product<W>& p, int64_t row, int64_t output) {
-  const float* x = p.x + row * p.x_stride;
+  const float* x = p.x + row * p.inner;
   const W* w = p.weight + output * p.inner;
   Floats sums[kRowCount][kOutputCount] = {};
   int64_t k = 0;
   for (; k + SRUPP_WIDTH <= p.inner; k += SRUPP_WIDTH) {
     Floats inputs[kRowCount];
-    for (int r = 0; r < kRowCount; ++r) inputs[r] = floats(x + r * p.x_stride + k);
+    for (int r = 0; r < kRowCount; ++r) inputs[r] = floats(x + r * p.inner + k);
     for (int o = 0; o < kOutputCount; ++o) {
       const Floats weights = floats(w + o * p.inner + k);
       for (int r = 0; r < kRowCount; ++r) sums[r][o] += weights * inputs[r];
@@ -54,8 +54,8 @@ SRUPP_TARGET SRUPP_INLINE void multiply_block(const Product<W>& p, int64_t row, 
   for (int r = 0; r < kRowCount; ++r) {
     for (int o = 0; o < kOutputCount; ++o) {
       float sum = sum_of(sums[r][o]);
-      for (int64_t i = k; i < p.inner; ++i) sum += number(w[o * p.inner + i]) * x[r * p.x_stride + i];
-      p.y[(row + r) * p.y_stride + output + o] = sum;
+      for (int64_t i = k; i < p.inner; ++i) sum += number(w[o * p.inner + i]) * x[r * p.inner + i];
+      p.y[(row + r) * p.width + output + o] = sum;
     }
   }
 }
@@ -109,7 +109,7 @@ SRUPP_TARGET void multiply<Int8>(const Product<Int8>& p, int64_t first, int64_t 
     const int64_t count = p.rows - begin < kPieceOfRows ? p.rows - begin : kPieceOfRows;
     float ones[kPieceOfRows];
     for (int64_t r = 0; r < count; ++r) {
-      ones[r] = whole_numbers(p.x + (begin + r) * p.x_stride, p.inner, limit, whole.data() + r * p.inner);
+      ones[r] = whole_numbers(p.x + (begin + r) * p.inner, p.inner, limit, whole.data() + r * p.inner);
     }
     for (int64_t output = first; output < last;) {
       const Int8* w = p.weight + output * p.inner;
@@ -118,7 +118,7 @@ SRUPP_TARGET void multiply<Int8>(const Product<Int8>& p, int64_t first, int64_t 
         int sums[kOutputs];
         const short* x = whole.data() + r * p.inner;
         step == 1 ? multiply_whole<1>(w, p.inner, x, sums) : multiply_whole<kOutputs>(w, p.inner, x, sums);
-        float* y = p.y + (begin + r) * p.y_stride + output;
+        float* y = p.y + (begin + r) * p.width + output;
         for (int o = 0; o < step; ++o) y[o] = float(sums[o]) * ones[r];
       }
       output += step;
