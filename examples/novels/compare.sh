@@ -16,7 +16,7 @@ present "$train" "$valid"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
 folder "$out"
-settings="MINUTES=$minutes SEARCH_MINUTES=$search_minutes"
+settings="TRAIN=$train VALID=$valid MINUTES=$minutes SEARCH_MINUTES=$search_minutes"
 made_alike "$out" "$settings" "has a comparison with"
 echo "$settings" > "$out/settings"
 
@@ -31,7 +31,7 @@ transformer_lm=(--task language_modeling --arch transformer_lm --decoder-layers 
 srupp_lm_scoring=(--task streaming_language_modeling --tokens-per-sample 512 --batch-size 1)
 transformer_lm_scoring=(--task language_modeling --sample-break-mode none --tokens-per-sample 256 --context-window 128 --batch-size 8)
 srupp_lm_rates="0.003 0.006 0.012"
-transformer_lm_rates="0.001 0.002 0.004"
+transformer_lm_rates="0.0005 0.001 0.002"
 
 # A step of one MODEL on one CORE; both STEP: of both models at the same time, and when one fails, the other is stopped
 both() {
@@ -59,13 +59,18 @@ speed() { trained "$1" "$2" "$out/$1.speed" 100 --lr 0.001 --no-save; }
 # updates MODEL MINUTES
 updates() { updates_within "$(seconds "$2" 60)" "$out/$1.speed/train.log"; }
 
+# A rate at which training diverges is out: fairseq-train says so in the log and fails.
 search() {
-  local rate rates=$1_rates dir updates
+  local rate rates=$1_rates dir updates bits
   updates=$(updates "$1" "$search_minutes")
   for rate in ${!rates}; do
-    dir=$out/$1.$rate
-    trained "$1" "$2" "$dir" "$updates" --lr "$rate"
-    echo "$(score "$1" "$2" "$dir/checkpoint_last.pt" "$dir/eval.log") $rate"
+    dir=$out/$1.$rate bits=nan
+    if (trained "$1" "$2" "$dir" "$updates" --lr "$rate") 2> "$out/$1.failed"; then
+      bits=$(score "$1" "$2" "$dir/checkpoint_last.pt" "$dir/eval.log")
+    else
+      grep -aq diverged "$dir/train.log" || { cat "$out/$1.failed" >&2; exit 1; }
+    fi
+    echo "$bits $rate"
   done > "$out/$1.rates"
   grep -v nan "$out/$1.rates" | sort -g | head -n 1 | cut -d ' ' -f 2 > "$out/$1.rate" ||
     fail "no learning rate of ${!rates} led to a loss"
@@ -84,7 +89,7 @@ curve() {
   for checkpoint in $(ls "$dir"/checkpoint_*_*.pt | sort -V); do
     bits=$(score "$1" "$2" "$checkpoint" "${checkpoint%.pt}.eval.log")
     checkpoint=${checkpoint%.pt}
-    echo "| valid | epoch 001 | valid on 'valid' subset | loss $bits | num_updates ${checkpoint##*_}" >> "$dir/curve.part"
+    echo "| valid | epoch 001 | valid on 'valid' subset | bpc $bits | num_updates ${checkpoint##*_}" >> "$dir/curve.part"
   done
   mv "$dir/curve.part" "$dir/curve.log"
 }
@@ -103,12 +108,19 @@ from fairseq_srupp.cli import plot
 curves = []
 for path in sys.argv[1:]:
     run = plot.read_run(path, path.split("/")[-2])
-    (minutes, bits), = [curve[2:] for curve in plot._curves(run, path, "bits", "minutes") if curve[1]]
+    (minutes, bits), = [curve[2:] for curve in plot.curves_of(run, path, "bpc", "minutes") if curve[1]]
     print(f"{run.label}, minutes and bits per byte:", *(f"{at:.1f} {value:.3f}" for at, value in zip(minutes, bits)), sep="  ")
     curves.append((minutes, bits))
 (minutes, bits), (_, theirs) = curves
-passed = np.interp(-theirs[-1], [-value for value in bits], minutes, right=np.inf)
-print(f"srupp_lm has the last value of transformer_lm after {passed:.1f} minutes")
+first = next((i for i, value in enumerate(bits) if value <= theirs[-1]), None)
+if first is None:
+    print("srupp_lm does not come to the last value of transformer_lm")
+elif first == 0:
+    print(f"srupp_lm has the last value of transformer_lm before {minutes[0]:.1f} minutes")
+else:
+    last = slice(first - 1, first + 1)
+    passed = np.interp(-theirs[-1], [-value for value in bits[last]], minutes[last])
+    print(f"srupp_lm has the last value of transformer_lm after {passed:.1f} minutes")
 END
 run python -m fairseq_srupp plot "$out/srupp_lm/curve.log" "$out/transformer_lm/curve.log" --label srupp_lm --label transformer_lm \
-  --metric bits --x minutes --valid-only --output "$out/bits.svg"
+  --metric bpc --x minutes --valid-only --output "$out/bits.svg"

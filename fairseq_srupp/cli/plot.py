@@ -22,7 +22,7 @@ _AXES = {
 }
 # bits: what one target costs. With label smoothing it is nll_loss, without it the loss itself.
 _BITS = ("nll_loss", "loss")
-_LABELS = {"loss": "loss", "ppl": "perplexity", "bits": "bits per token"}
+_LABELS = {"loss": "loss", "ppl": "perplexity", "bits": "bits per token", "bpc": "bits per byte"}
 
 Stats = Dict[str, float]
 Curve = Tuple[str, bool, List[float], List[float]]
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         default="loss",
-        help="loss, ppl, bits (per target token) or any other name in the log (default: loss)",
+        help="loss, ppl, bits (per target token), bpc (per byte) or any other name in the log (default: loss)",
     )
     parser.add_argument("--x", choices=sorted(_AXES), default="updates", help="what to draw it against")
     parser.add_argument("--label", action="append", default=[], help="name of a run in the legend, once a run")
@@ -70,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
         _fail(f"{len(args.label)} --label for {len(args.runs)} run(s)")
     paths = [_log_of(path) for path in args.runs]
     runs = [read_run(path, label) for path, label in zip(paths, args.label or _labels(paths))]
-    curves = [curve for path, run in zip(paths, runs) for curve in _curves(run, path, args.metric, args.x)]
-    if args.valid_only:
-        curves = [curve for curve in curves if curve[1]]
-        if not curves:
-            _fail(f"no {args.metric} of a validation set in {', '.join(paths)}")
+    curves = []
+    for path, run in zip(paths, runs):
+        found = curves_of(run, path, args.metric, args.x)
+        if args.valid_only and not (found := [curve for curve in found if curve[1]]):
+            _fail(f"{path}: no {args.metric} of a validation set in it")
+        curves += found
     picture = _draw(curves, args.metric, args.x, kind)
     try:
         with open(args.output, "wb") as file:
@@ -162,7 +163,12 @@ def _in_order(points: Dict[float, Stats]) -> List[Stats]:
     return [points[updates] for updates in sorted(points)]
 
 
-def _curves(run: Run, path: str, metric: str, x: str) -> List[Curve]:
+def curves_of(run: Run, path: str, metric: str, x: str) -> List[Curve]:
+    """The curves of a run: training, and each validation set.
+
+    Raises:
+        UserError: the log at `path` has no such metric, or nothing to tell x from.
+    """
     scale = _scale(run.train, x)
     curves = []
     subsets = {f"valid {subset}".strip() if len(run.valid) > 1 else "valid": run.valid[subset] for subset in run.valid}
@@ -228,7 +234,7 @@ def _figure(curves: List[Curve], metric: str, x: str):
             style["marker"] = "o"
         lines += axes.plot(at, values, color=colour, **style)
         texts.append(f"{label} ({values[-1]:.4g} at the end)")
-    if metric in ("loss", "ppl", "bits"):
+    if metric in _LABELS:
         axes.set_ylim(*_limits([values for _, _, _, values in curves]))
     axes.set_xlabel(_AXES[x])
     axes.set_ylabel(_LABELS.get(metric, metric))

@@ -9,6 +9,7 @@ Sizes, in the paper's letters where it has them:
     M       positions of memory: before the segment, or in evaluation before each position
     S       positions seen besides the L: the source of a translation, the memory, what was decoded before
     K       keys: S + L
+    T       steps of decoding before
     G, g    in a beam search the sentences, and the hypotheses of each: B = G g
     V, e    symbols of the vocabulary, size of an embedding
 

@@ -1,7 +1,7 @@
 """A stack of SRU++ layers with its memory."""
 
 import functools
-from typing import Callable, Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple, Type
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from .attention_layers import attention_layer_indices
 from .decoding import Beams, DecodingState
 from .layer import SRUppLayer
 from .masks import AttentionMask, causal_mask, full_mask
-from .state import LayerState, StackState, last_inputs, memory_length
+from .state import KeyValueCache, LayerState, StackState, last_inputs, memory_length
 from .step import StackStep, step_for
 
 
@@ -233,7 +233,7 @@ class SRUppStack(nn.Module):
             h (L, B, d), and the state after the segment, detached.
         """
         x = self._input(x, padding_mask)
-        state = self._checked(state)
+        state = self._checked(state, Tensor)
         past = memory_length(state)
         mask = causal_mask(x.size(0), past, device=x.device)
         # A state of zeros rather than none: or what is compiled would be so once more, for the first segment.
@@ -278,7 +278,7 @@ class SRUppStack(nn.Module):
             h (L, B, d), and the state after the last position, detached.
         """
         x = self._input(x, padding_mask)
-        state = self._checked(state)
+        state = self._checked(state, KeyValueCache)
         mask = causal_mask(x.size(0), memory_length(state), window=window, device=x.device)
         x, ends = self._run_cached(x, state, mask, inner_states, padding_mask=padding_mask)
         return x, [LayerState(c.detach(), None if cache is None else cache.last(window).detach()) for c, cache in ends]
@@ -416,11 +416,13 @@ class SRUppStack(nn.Module):
                 x = x.to(dtype)
         return x if padding_mask is None else x.masked_fill(padding_mask.unsqueeze(-1), 0)
 
-    def _checked(self, state: Optional[StackState]) -> StackState:
+    def _checked(self, state: Optional[StackState], memory: Type) -> StackState:
         if state is None:
             return [LayerState()] * len(self.layers)
         if len(state) != len(self.layers):
             raise ValueError(f"state has {len(state)} layers, expected {len(self.layers)}")
+        if not all(isinstance(layer.memory, (memory, type(None))) for layer in state):
+            raise ValueError("a state of forward_segment goes on in forward_segment, one of forward_cached in forward_cached")
         return state
 
 

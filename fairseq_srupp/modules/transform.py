@@ -1,8 +1,7 @@
 """The three ways from a layer's input X to the recurrence's input U (figure 2 of the paper).
 
-Sizes in the comments: L positions, B rows, S positions of context, H heads, d the hidden size, d' the attention size; g
-rows of B are the beam of one sentence in decoding, else g = 1. The three parts of U are the candidate of the state and
-the inputs of the forget and reset gates, U[t, 2], U[t, 0] and U[t, 1] in equations 2 to 4.
+The sizes are those of modules/__init__.py; where nothing decodes, g = 1. The three parts of U are the candidate of the
+state and the inputs of the forget and reset gates, U[t, 2], U[t, 0] and U[t, 1] in equations 2 to 4.
 """
 
 import math

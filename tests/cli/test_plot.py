@@ -52,7 +52,7 @@ def refused(*arguments):
 
 
 def curves(path, metric, x):
-    return {label: (at, values) for label, _, at, values in plot._curves(plot.read_run(str(path), "r"), "", metric, x)}
+    return {label: (at, values) for label, _, at, values in plot.curves_of(plot.read_run(str(path), "r"), "", metric, x)}
 
 
 @pytest.mark.parametrize("text", [SIMPLE, JSON], ids=["simple", "json"])
@@ -120,7 +120,9 @@ def test_picture_of_validation_alone(log, tmp_path):
     texts = re.findall(r">([^<>\n]+)</text>", output.read_text())
     assert [text for text in texts if "at the end" in text] == ["run, valid (5.75 at the end)"]
     trained = log("".join(line for line in SIMPLE.splitlines(keepends=True) if "| valid" not in line))
-    assert f"no loss of a validation set in {trained}" in refused(trained, "--valid-only", "--output", output)
+    assert f"{trained}: no loss of a validation set in it" in refused(
+        log(SIMPLE, "both.log"), trained, "--valid-only", "--output", output
+    )
 
 
 @pytest.mark.parametrize("label", ["$x", "$x$", r"$\frac$", "_x"])

@@ -135,3 +135,17 @@ def test_the_plugin_is_registered_though_a_part_of_it_was_imported(tmp_path):
         env={**ENVIRONMENT, "PYTHONPATH": os.path.dirname(PACKAGE_DIR)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("part", ["models.srupp_lm", "tasks.streaming_language_modeling"])
+def test_a_part_of_the_plugin_brings_all_repairs(part, tmp_path):
+    """For a user dir of somebody's own that imports one of ours."""
+    script = (
+        f"import fairseq_cli.eval_lm, fairseq_srupp.{part}\n"
+        "assert hasattr(fairseq_cli.eval_lm.main, '__wrapped__')\n"
+        "assert hasattr(fairseq_cli.eval_lm.eval_lm, '__wrapped__')\n"
+    )
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.path.dirname(PACKAGE_DIR)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, text=True, capture_output=True, cwd=tmp_path, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]

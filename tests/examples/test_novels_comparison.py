@@ -16,12 +16,14 @@ options = dict(zip(sys.argv, sys.argv[1:]))
 model, rate, updates, folder = options["--arch"], float(options["--lr"]), int(options["--max-update"]), options["--save-dir"]
 with open(os.environ["NOTES"], "a") as notes:
     print(model, rate, updates, options["--warmup-updates"], file=notes)
-if model in os.environ.get("FAILS", "none") and os.environ["FAILS"].split()[1] == str(updates):
-    sys.exit("fairseq_srupp: no memory")
+failing = os.environ.get("FAILS", "no one").split()
+if model == failing[0] and failing[1] in (str(updates), options["--lr"]):
+    print("fairseq_srupp:", " ".join(failing[2:]))
+    sys.exit(1)
 best = {"srupp_lm": 0.006, "transformer_lm": 0.001}[model]
 def checkpoint(name, at):
     cost = {"srupp_lm": 2, "transformer_lm": 2.5}[model] + 8 / at + (rate != best)
-    open(f"{folder}/{name}.pt", "w").write("nan" if rate in (0.012, 0.004) else str(cost))
+    open(f"{folder}/{name}.pt", "w").write("nan" if rate == 0.012 else str(cost))
 for at in range(1, updates + 1):
     if at % int(options["--log-interval"]) == 0 or at in (1, 2):
         print(f"2026-01-01 | INFO | train_inner | epoch 001: {at} / 99 loss=5, ups=2.00, wpb=1024, num_updates={at}, wall={at / 2}")
@@ -36,6 +38,8 @@ import os, sys
 path = dict(zip(sys.argv, sys.argv[1:]))["--path"]
 with open(os.environ["NOTES"], "a") as notes:
     print("scored", path, file=notes)
+if os.environ.get("FAILS", "").startswith(f"score {path.split('/')[-2]} "):
+    sys.exit("fairseq_srupp: no memory")
 print(f"INFO:fairseq_cli.eval_lm:Loss (base 2): {float(open(path).read()):.4f}, Perplexity: 1.00")
 """
 
@@ -62,8 +66,9 @@ def compare(tmp_path):
         "SEARCH_MINUTES": "0.02",
     }
 
-    def run(**variables):
-        command = ["bash", str(ROOT / "examples/novels/compare.sh"), str(text), str(text), str(tmp_path / "out")]
+    def run(text="text", **variables):
+        files = [str(tmp_path / name) for name in (text, text, "out")]
+        command = [str(ROOT / "examples/novels/compare.sh"), *files]
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings, **variables}, timeout=120)
 
     run.notes = lambda: (tmp_path / "notes").read_text().splitlines()
@@ -94,14 +99,32 @@ def test_what_has_been_done_is_left_out(compare, tmp_path):
     again = compare()
     assert again.returncode == 0 and again.stdout.splitlines()[-8:] == first.stdout.splitlines()[-8:]
     assert compare.notes()[len(before) :] == [f"scored {tmp_path}/out/srupp_lm/checkpoint_1_20.pt"]
-    other = compare(MINUTES="9")
-    assert other.returncode == 1 and "has a comparison with MINUTES=0.17" in other.stderr and len(other.stderr.splitlines()) == 1
+    (tmp_path / "text").rename(tmp_path / "other")
+    other = compare(text="other")
+    assert (
+        other.returncode == 1
+        and f"has a comparison with TRAIN={tmp_path}/text" in other.stderr
+        and len(other.stderr.splitlines()) == 1
+    )
 
 
 @pytest.mark.parametrize("updates, folder", [("100", ".speed"), ("20", "")])
 def test_one_training_fails(compare, tmp_path, updates, folder):
-    failed = compare(FAILS=f"transformer_lm {updates}")
+    failed = compare(FAILS=f"transformer_lm {updates} no memory")
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1] == (
         f"compare.sh: training failed, see {tmp_path}/out/transformer_lm{folder}/train.log: fairseq_srupp: no memory"
     )
+
+
+def test_a_rate_that_diverges_is_out(compare):
+    done = compare(FAILS="transformer_lm 0.002 training diverged in update 7")
+    assert done.returncode == 0, done.stderr
+    assert "transformer_lm, learning rate 0.002, in the search: nan" in done.stdout.splitlines()
+    assert "transformer_lm 0.001 20 2" in compare.notes()
+
+
+def test_a_score_that_fails_is_no_score(compare, tmp_path):
+    failed = compare(FAILS="score srupp_lm.0.003 now")
+    assert failed.returncode == 1 and "evaluation failed, see" in failed.stderr.splitlines()[-1]
+    assert not (tmp_path / "out/srupp_lm.rate").exists() and not any(" 20 2" in note for note in compare.notes())

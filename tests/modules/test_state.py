@@ -105,3 +105,12 @@ def test_a_detached_cache_is_the_same_positions():
     detached = recorded.detach()
     assert torch.equal(detached.keys, rows[:, :, 2:]) and not detached.keys.requires_grad
     assert recorded.keys.requires_grad
+
+
+def test_a_state_of_the_other_way_is_refused():
+    stack, x = SRUppStack(8, 4, 2), torch.randn(3, 2, 8)
+    trained, evaluated = stack.forward_segment(x, mem_len=4)[1], stack.forward_cached(x)[1]
+    with pytest.raises(ValueError, match="forward_segment goes on in forward_segment"):
+        stack.forward_cached(x, trained)
+    with pytest.raises(ValueError, match="forward_segment goes on in forward_segment"):
+        stack.forward_segment(x, evaluated, mem_len=4)

@@ -6,28 +6,10 @@ import random
 import re
 
 from grammar import english, german
-from grammar.words import (
-    ADJECTIVES,
-    ADVERBS,
-    BE,
-    HE,
-    IT,
-    NOUNS,
-    PLACES,
-    SHE,
-    THEY,
-    VERBS,
-    WE,
-    YOU,
-    YOU_ALL,
-    Adverb,
-    Clause,
-    Complement,
-    I,
-    NounPhrase,
-    Slot,
-    Verb,
-    rows,
+
+from grammar.words import (  # isort: skip
+    ADJECTIVES, ADVERBS, BE, HE, IT, NOUNS, PLACES, SHE, THEY, VERBS, WE, YOU, YOU_ALL, Adverb, Clause, Complement, I,
+    NounPhrase, Slot, Verb, rows,
 )  # fmt: skip
 
 _LOCATIONS = {slot for slots in PLACES.values() for slot in slots}

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def _not_finite(value: Any) -> Optional[str]:
-    """ "NaN" or "infinite" if a floating-point tensor somewhere in `value` is; None otherwise."""
+    """What a floating-point tensor somewhere in `value` is, "NaN" or "infinite"; None where all are finite."""
     if isinstance(value, Tensor):
         if not value.is_floating_point() or value.isfinite().all():
             return None
