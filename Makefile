@@ -35,16 +35,16 @@ demo: $(READY)
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile tests  # two processes, one file in one of them
 
-SOURCES := csrc tests/ops/cuda_on_host
+SOURCES = $(shell find csrc tests/ops/cuda_on_host -name '*.h' -o -name '*.cu*' -o -name '*.cpp' -o -name '*.inl')
 lint: $(READY)
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/ruff format --quiet --check .
-	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' -o -name '*.inl' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+	$(VENV)/bin/clang-format --dry-run --Werror $(SOURCES)
 
 format: $(READY)
 	$(VENV)/bin/ruff check --quiet --fix .
 	$(VENV)/bin/ruff format --quiet .
-	find $(SOURCES) -name '*.h' -o -name '*.cu*' -o -name '*.cpp' -o -name '*.inl' | xargs $(VENV)/bin/clang-format -i
+	$(VENV)/bin/clang-format -i $(SOURCES)
 
 TORTURE_MINUTES ?= 30
 torture: $(READY)

@@ -48,19 +48,28 @@ seconds() { awk -v n="$1" -v each="${2:-3600}" 'BEGIN { print n * each }'; }
 # logged LOG COMMAND...: its output goes on at the end of the log as well
 logged() { local log=$1; shift; "$@" 2>&1 | tee -a "$log"; }
 
-# train_on CORE DIR ARGUMENTS...: fairseq-train on one processor core, into DIR with its log, unless that has been done
-train_on() {
-  local log=$2/train.log
-  folder "$2"
-  grep -aqs 'done training in' "$log" || taskset -c "$1" fairseq-train "${@:3}" --save-dir "$2" >> "$log" 2>&1 ||
-    fail "training failed, see $log: $(reason "$log")"
+# once DIR COMMAND...: unless DIR/train.log says that a training came to its end; train_on CORE DIR ARGUMENTS...: fairseq-train on
+# one processor core, into DIR with its log, once
+once() {
+  local log=$1/train.log
+  folder "$1"
+  grep -aqs 'done training in' "$log" || "${@:2}" || fail "training failed, see $log: $(reason "$log")"
 }
+on_core() { taskset -c "$1" fairseq-train "${@:3}" --save-dir "$2" >> "$2/train.log" 2>&1; }
+train_on() { once "$2" on_core "$@"; }
 
 # made_alike DIR SETTINGS WORDS: what is in DIR was made with the same SETTINGS; WORDS lead to them in the message
 made_alike() {
   local made
   made=$(cat "$1/settings" 2> /dev/null || echo "$2")
   [ "$made" = "$2" ] || fail "$1 $3 $made instead of $2"
+}
+
+# comparison DIR SETTINGS: makes the folder of one, which keeps its settings
+comparison() {
+  folder "$1"
+  made_alike "$1" "$2" "has a comparison with"
+  echo "$2" > "$1/settings"
 }
 
 # gpus: how many processes train, GPUS or one for each GPU that torch sees; 0: one on the CPU

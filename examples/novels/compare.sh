@@ -15,10 +15,7 @@ one_path "$out"
 present "$train" "$valid"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
-folder "$out"
-settings="TRAIN=$train VALID=$valid MINUTES=$minutes SEARCH_MINUTES=$search_minutes"
-made_alike "$out" "$settings" "has a comparison with"
-echo "$settings" > "$out/settings"
+comparison "$out" "TRAIN=$train VALID=$valid MINUTES=$minutes SEARCH_MINUTES=$search_minutes"
 
 common=("$out/data" --user-dir "$user_dir" --cpu --bf16 --share-decoder-input-output-embed --dropout 0 --clip-norm 1.0 --lr-scheduler cosine
   --weight-decay 0.01 --disable-validation --no-epoch-checkpoints --log-format simple --log-interval 50 --seed 1)

@@ -15,10 +15,7 @@ number SEED "$seed"
 prepared "$data/dict.$src.txt" "$data/dict.$tgt.txt" "$data/bpe/reference.$tgt"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
-folder "$out"
-settings="MINUTES=$minutes DROPOUT=$dropout SEED=$seed OPTIONS=${OPTIONS:-}"
-made_alike "$out" "$settings" "has a comparison with"
-echo "$settings" > "$out/settings"
+comparison "$out" "MINUTES=$minutes DROPOUT=$dropout SEED=$seed OPTIONS=${OPTIONS:-}"
 
 # ours SAVE_DIR [options], theirs SAVE_DIR [options]
 ours() { taskset -c 0 "$here/train.sh" "$src" "$tgt" "$data" "$@" > /dev/null; }
@@ -33,18 +30,11 @@ theirs() {
     --save-dir "$@" >> "$1/train.log" 2>&1
 }
 
-# train ours|theirs SAVE_DIR [options]: unless that has been done
-train() {
-  local log=$2/train.log
-  folder "$2"
-  grep -aqs 'done training in' "$log" || "$@" || fail "training failed, see $log: $(reason "$log")"
-}
-
 # both DIR [options]: `ours` and `theirs` at the same time, in two folders of DIR; when one fails, the trap stops the other
 both() {
   local dir=$1; shift
-  start train ours "$dir/srupp_transformer" --max-update "$our_updates" --warmup-updates $((our_updates / 10)) "$@"
-  start train theirs "$dir/transformer" --max-update "$their_updates" --warmup-updates $((their_updates / 5)) "$@"
+  start once "$dir/srupp_transformer" ours "$dir/srupp_transformer" --max-update "$our_updates" --warmup-updates $((our_updates / 10)) "$@"
+  start once "$dir/transformer" theirs "$dir/transformer" --max-update "$their_updates" --warmup-updates $((their_updates / 5)) "$@"
   wait -n && wait -n
 }
 

@@ -14,9 +14,7 @@ prepared "$data/dict.txt" "$data"/{train,valid,test}.{bin,idx}
 one_path "$data"
 user_dir=$(python -m fairseq_srupp user-dir)
 export OMP_NUM_THREADS=1
-folder "$out"
-made_alike "$out" "HOURS=$hours" "has a comparison with"
-echo "HOURS=$hours" > "$out/settings"
+comparison "$out" "HOURS=$hours"
 
 common=("$data" --user-dir "$user_dir" --adaptive-input --adaptive-input-cutoff 4000,12000 --adaptive-softmax-cutoff 4000,12000
   --tie-adaptive-weights --tie-adaptive-proj --criterion adaptive_loss --ddp-backend legacy_ddp

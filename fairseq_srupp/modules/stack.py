@@ -231,6 +231,9 @@ class SRUppStack(nn.Module):
 
         Returns:
             h (L, B, d), and the state after the segment, detached.
+
+        Raises:
+            ValueError: a state of another number of layers, or of `forward_cached`.
         """
         x = self._input(x, padding_mask)
         state = self._checked(state, Tensor)
@@ -276,6 +279,9 @@ class SRUppStack(nn.Module):
 
         Returns:
             h (L, B, d), and the state after the last position, detached.
+
+        Raises:
+            ValueError: a state of another number of layers, or of `forward_segment`.
         """
         x = self._input(x, padding_mask)
         state = self._checked(state, KeyValueCache)
